@@ -108,7 +108,7 @@ type EntityState struct {
 	// Pending is the sequence number of the residency command (create, suspend,
 	// resume, destroy) whose answer is awaited, 0 when none is.
 	Pending CommandSeq `json:"pending,omitempty"`
-	// Properties is the last set-properties message not yet answered, 0 when none is.
+	// PropertiesPending is the set-properties message not yet answered, 0 when none is.
 	PropertiesPending CommandSeq `json:"properties_pending,omitempty"`
 	// Generation is the recorded image.
 	Generation Generation `json:"generation,omitempty"`
@@ -121,7 +121,9 @@ type EntityState struct {
 	LastImage Instant `json:"last_image,omitempty"`
 	// Faults counts how often the entity was guilty.
 	Faults uint32 `json:"faults,omitempty"`
-	// Banned says that no job of the entity runs any more, Cause and Error why.
+	// Banned says that no job of the entity runs any more: it was guilty, or a
+	// job failed and the policy is to stop. Cause and Error say why; they also
+	// say why the entity was suspended by itself.
 	Banned bool   `json:"banned,omitempty"`
 	Closed bool   `json:"closed,omitempty"`
 	Cause  Cause  `json:"cause,omitempty"`

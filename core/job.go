@@ -119,11 +119,14 @@ type JobState struct {
 	Cancel CommandSeq `json:"cancel,omitempty"`
 	// Cursor is how many workgroups, in linear order, the recorded image holds as done.
 	Cursor uint64 `json:"cursor,omitempty"`
-	// Executed is how many workgroups engines ran for the job in earlier
-	// epochs; the present epoch's count is added when it ends.
-	Executed uint64 `json:"executed,omitempty"`
-	// ExecutedTime is the time in execution, likewise.
+	// Executed is how many workgroups engines ran for the job in epochs that
+	// have ended; ExecutedTime is the time in execution, likewise.
+	Executed     uint64        `json:"executed,omitempty"`
 	ExecutedTime time.Duration `json:"executed_time,omitempty"`
+	// InEpoch and TimeInEpoch are the same for the present epoch, as last
+	// recorded; they move to the two above when the epoch ends.
+	InEpoch     uint64        `json:"in_epoch,omitempty"`
+	TimeInEpoch time.Duration `json:"time_in_epoch,omitempty"`
 	// Stopping is why the job is being taken off the device before its end.
 	Stopping  Cause   `json:"stopping,omitempty"`
 	Submitted Instant `json:"submitted,omitempty"`

@@ -69,15 +69,9 @@ type Launcher interface {
 	End(ctx context.Context, record core.InstanceRecord) error
 	// Usage reads, after the end, how many workgroups the engine of the instance
 	// ran, by job and epoch, and may be called while it runs.
-	Usage(record core.InstanceRecord) (map[UsageKey]uint64, error)
+	Usage(record core.InstanceRecord) (map[core.UsageKey]uint64, error)
 	// Discard removes what is left of an ended instance on disk.
 	Discard(record core.InstanceRecord) error
-}
-
-// UsageKey names one count of executed workgroups.
-type UsageKey struct {
-	Job   core.JobID
-	Epoch core.Epoch
 }
 
 // Instance is a running plugin process. Its methods may be called from any goroutine.
