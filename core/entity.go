@@ -121,11 +121,13 @@ type EntityState struct {
 	LastImage Instant `json:"last_image,omitempty"`
 	// Faults counts how often the entity was guilty.
 	Faults uint32 `json:"faults,omitempty"`
-	// Banned says that no job of the entity runs any more: it was guilty, or a
-	// job failed and the policy is to stop. Cause and Error say why; they also
-	// say why the entity was suspended by itself.
-	Banned bool   `json:"banned,omitempty"`
-	Closed bool   `json:"closed,omitempty"`
-	Cause  Cause  `json:"cause,omitempty"`
-	Error  string `json:"error,omitempty"`
+	// Banned says that the entity was guilty and no job of it runs any more.
+	Banned bool `json:"banned,omitempty"`
+	// Halted says that a job did not complete and the policy is to stop: jobs
+	// submitted from now on are cancelled. A banned entity is halted too.
+	Halted bool `json:"halted,omitempty"`
+	Closed bool `json:"closed,omitempty"`
+	// Cause and Error say why it was banned, halted, or suspended by itself.
+	Cause Cause  `json:"cause,omitempty"`
+	Error string `json:"error,omitempty"`
 }

@@ -58,6 +58,8 @@ type JobSpec struct {
 	Args  []Arg     `json:"args"`
 	// After names jobs of other entities whose durable outcome this one awaits.
 	After []JobID `json:"after,omitempty"`
+	// Depends names finished fences of jobs that this one waits for in its scheduler.
+	Depends []Fence `json:"depends,omitempty"`
 	// Timeout bounds the executed time; 0 means none (always so in long-running mode).
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Credits is the room the job takes in the hardware ring; at least 1.
@@ -117,6 +119,8 @@ type JobState struct {
 	// in the entity's present epoch; 0 when none was sent.
 	Run    CommandSeq `json:"run,omitempty"`
 	Cancel CommandSeq `json:"cancel,omitempty"`
+	// Epoch is the entity's epoch in which the job was last sent.
+	Epoch Epoch `json:"epoch,omitempty"`
 	// Cursor is how many workgroups, in linear order, the recorded image holds as done.
 	Cursor uint64 `json:"cursor,omitempty"`
 	// Executed is how many workgroups engines ran for the job in epochs that

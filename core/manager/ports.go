@@ -37,7 +37,8 @@ type Images interface {
 }
 
 // ImageWriter receives one generation. Exactly one of Commit and Abort ends it.
-type ImageWriter interface {
+// An alias, so that a store that may not import this package can return it.
+type ImageWriter = interface {
 	core.ImageSink
 	// Commit makes the generation durable, with its header.
 	Commit(core.ImageHeader) error
@@ -45,8 +46,8 @@ type ImageWriter interface {
 	Abort()
 }
 
-// ImageReader is an open generation.
-type ImageReader interface {
+// ImageReader is an open generation; an alias for the same reason.
+type ImageReader = interface {
 	core.ImageSource
 	Close() error
 }

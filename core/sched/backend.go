@@ -1,0 +1,182 @@
+package sched
+
+import (
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+)
+
+// backend takes one report. Repeats, reports of older epochs and reports that
+// the state does not allow have no effect.
+func (c *Core) backend(ev *core.BackendEvent) {
+	c.out.Ack = ev.Seq
+	if ev.Kind == core.EventDeviceHealth {
+		c.restart("device failed: " + ev.Error)
+		return
+	}
+	e := c.entities[ev.Entity]
+	if e == nil || ev.Epoch != e.state.Epoch || e.state.Residency == core.Away {
+		return
+	}
+	switch ev.Kind {
+	case core.EventApplied:
+		if e.state.Residency == core.Creating && ev.Command == e.state.Pending {
+			c.resident(e)
+		}
+	case core.EventMessageDone:
+		c.messageDone(e, ev)
+	case core.EventDestroyed:
+		if e.state.Residency == core.Leaving {
+			c.away(e, nil)
+		}
+	case core.EventRefused:
+		c.refused(e, ev)
+	case core.EventEntityLost:
+		c.lost(e, ev)
+	case core.EventStarted, core.EventProgress, core.EventCompleted, core.EventCancelled:
+		c.jobReport(e, ev)
+	}
+}
+
+func (c *Core) messageDone(e *entity, ev *core.BackendEvent) {
+	switch {
+	case ev.Command == e.state.PropertiesPending && ev.Command != 0:
+		e.state.PropertiesPending = 0
+		c.record(e)
+	case ev.Command != e.state.Pending || ev.Command == 0:
+	case e.state.Residency == core.Suspending:
+		e.answered()
+		c.move(e, core.Saving)
+	case e.state.Residency == core.Resuming:
+		c.resident(e)
+	}
+}
+
+func (c *Core) jobReport(e *entity, ev *core.BackendEvent) {
+	j := e.find(ev.Job)
+	if j == nil || j.state.Run == 0 {
+		return
+	}
+	if e.state.Residency == core.Leaving {
+		e.usage(j, ev) // what ran counts, what became of it is decided
+		return
+	}
+	switch ev.Kind {
+	case core.EventStarted:
+		if j.state.Started == 0 {
+			j.state.Started = c.now
+			c.recordJob(j)
+		}
+		return
+	case core.EventProgress:
+		e.usage(j, ev)
+		if j.overtime(e.spec.Mode) {
+			c.stop(e, j, core.CauseTimeout, timeoutText(j))
+		} else if e.spec.Mode == core.ModeCompute && e.work >= int64(c.config.ReplayMax) {
+			c.touch(e)
+		}
+		return
+	}
+	e.usage(j, ev)
+	j.endEpoch(0)
+	e.credits -= j.spec.Credits
+	e.losses = 0
+	c.recordJob(j)
+	c.touch(e)
+	if ev.Kind == core.EventCompleted && !j.final() {
+		c.ranToEnd(e, j)
+	}
+}
+
+// refused: the backend would not carry out a command.
+func (c *Core) refused(e *entity, ev *core.BackendEvent) {
+	if j := e.find(ev.Job); j != nil && j.state.Run == ev.Command && ev.Command != 0 {
+		j.endEpoch(0)
+		e.credits -= j.spec.Credits
+		if j.final() {
+			c.illegal(e, "replay refused: "+ev.Error)
+			c.restart("replay of job " + j.spec.Name + " refused: " + ev.Error)
+			return
+		}
+		c.finish(e, j, core.JobFailed, orRefused(ev.Cause), ev.Error)
+		c.failed(e, j, true)
+		return
+	}
+	switch {
+	case ev.Command == e.state.PropertiesPending && ev.Command != 0:
+		e.state.PropertiesPending = 0
+		c.record(e)
+		c.illegal(e, "properties refused: "+ev.Error)
+	case ev.Command != e.state.Pending || ev.Command == 0:
+	case e.state.Residency == core.Creating:
+		e.answered()
+		c.setback(e, orRefused(ev.Cause), "create refused: "+ev.Error)
+		c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
+	default:
+		c.restart(string(e.state.Residency) + " of entity " + e.spec.Name + " refused: " + ev.Error)
+	}
+}
+
+func orRefused(cause core.Cause) core.Cause {
+	if cause == core.CauseNone {
+		return core.CauseRefused
+	}
+	return cause
+}
+
+// setback counts a loss without progress and pauses before the next attempt.
+func (c *Core) setback(e *entity, cause core.Cause, why string) {
+	e.losses++
+	switch {
+	case e.losses >= c.config.LossesMax:
+		c.park(e, cause, why)
+	case e.losses > 1:
+		e.retryAt = c.now.Add(c.config.Retry << min(e.losses-2, 6))
+	}
+}
+
+// lost: the entity's state on the device is gone. A guilty job gets its outcome
+// once the entity is confirmed off the hardware; a victim is restored.
+func (c *Core) lost(e *entity, ev *core.BackendEvent) {
+	if e.state.Residency == core.Leaving {
+		return
+	}
+	e.answered()
+	e.retryAt = 0
+	if j := e.find(ev.Job); j != nil && j.state.Run != 0 {
+		e.usage(j, ev)
+		c.recordJob(j)
+	}
+	if ev.Guilty {
+		c.blame(e, ev)
+	} else {
+		c.setback(e, core.CauseDevice, ev.Error)
+	}
+	e.state.Saving = 0
+	c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
+}
+
+func (c *Core) blame(e *entity, ev *core.BackendEvent) {
+	j := e.find(ev.Job)
+	if j == nil {
+		for _, k := range e.jobs[e.first:] {
+			if k.state.Phase == core.JobDispatched {
+				j = k
+				break
+			}
+		}
+	}
+	if j == nil || j.final() {
+		// A replay is to blame, or nothing at all runs: the entity cannot be rebuilt.
+		e.state.Faults++
+		e.state.Banned, e.state.Halted = true, true
+		e.state.Cause, e.state.Error = orRefused(ev.Cause), ev.Error
+		return
+	}
+	j.state.Stopping, j.state.Error = orRefused(ev.Cause), ev.Error
+	e.mark(j)
+	c.recordJob(j)
+}
+
+// Answer returns the bound on the wait for a backend's answer.
+func (c *Core) Answer() time.Duration { return c.config.Answer }

@@ -1,0 +1,248 @@
+package sched
+
+import (
+	"fmt"
+
+	"github.com/gpuwm/gpuwm/core"
+)
+
+// entity is the scheduler of one entity. An idle one is this struct and nothing else.
+type entity struct {
+	spec  *core.EntitySpec
+	state core.EntityState
+	// jobs are those after state.Cut, in order; the ones before it are done
+	// with for good and only counted in last.
+	jobs []*job
+	// first indexes the first of jobs without an outcome, next the first not
+	// yet sent in this epoch.
+	first, next int
+	// unfinished counts jobs without an outcome, credits what jobs in the ring hold.
+	unfinished int
+	credits    uint32
+	// urgent counts jobs that need the entity off the hardware, barrier jobs in
+	// the ring that later ones may not follow.
+	urgent, barrier int
+	last            core.JobSeq
+	// failed are the sequence numbers, up to the cut, of jobs that did not complete.
+	failed []core.JobSeq
+	// since is when the entity last began to execute without an image.
+	since core.Instant
+	// answerBy bounds the pending command, retryAt the pause before a new
+	// attempt, due is what the timer is set to.
+	answerBy, retryAt, due core.Instant
+	// work is the executed time since the recorded image, in nanoseconds.
+	work int64
+	// tries counts failed attempts to save, losses restores without progress.
+	tries, losses int
+	// propertiesAgain: they changed once more while a message was under way.
+	propertiesAgain bool
+	touched, dirty  bool
+}
+
+// move changes the residency along the transition table.
+func (c *Core) move(e *entity, to core.Residency) {
+	if !legal[[2]core.Residency{e.state.Residency, to}] {
+		panic(&core.TransitionError{Noun: "entity " + e.spec.Name, From: string(e.state.Residency), Event: "to " + string(to)})
+	}
+	e.state.Residency = to
+	c.record(e)
+	c.notify(e)
+}
+
+// ask sends the residency command whose answer the entity then waits for.
+func (c *Core) ask(e *entity, to core.Residency, cmd core.Command) {
+	e.state.Pending = c.command(e, cmd)
+	e.answerBy = c.now.Add(c.config.Answer)
+	c.move(e, to)
+}
+
+// answered ends the wait for the pending command.
+func (e *entity) answered() { e.state.Pending, e.answerBy = 0, 0 }
+
+// advance does what can be done for the entity now. While no session is open
+// nothing is sent: what is under way is settled first, when one opens.
+func (c *Core) advance(e *entity) {
+	if e.state.Residency == core.Away {
+		c.advanceAway(e)
+		return
+	}
+	if !c.up || c.restarting {
+		return
+	}
+	if e.propertiesAgain && e.state.PropertiesPending == 0 && e.state.Residency != core.Leaving {
+		c.sendProperties(e)
+	}
+	switch e.state.Residency {
+	case core.Resident:
+		c.advanceResident(e)
+	case core.Saving:
+		c.advanceSaving(e)
+	}
+}
+
+func (c *Core) advanceAway(e *entity) {
+	c.settle(e)
+	if e.state.Goal == core.GoalClose && !e.state.Closed {
+		for _, j := range e.jobs {
+			if !j.final() {
+				c.finish(e, j, core.JobKilled, core.CauseUser, "entity closed")
+			}
+		}
+		e.state.Closed = true
+		c.record(e)
+		c.notify(e)
+	}
+	if !c.up || c.restarting || e.state.Goal != core.GoalRun || e.state.Banned || e.retryAt != 0 || !e.runnable() {
+		return
+	}
+	e.state.Epoch++
+	e.next, e.credits, e.barrier = 0, 0, 0
+	c.ask(e, core.Creating, c.createCommand(e))
+}
+
+func (c *Core) createCommand(e *entity) core.Command {
+	return core.Command{
+		Kind: core.CommandCreate, EntitySpec: e.spec, Generation: e.state.Generation,
+		Properties: e.spec.Properties,
+	}
+}
+
+// runnable reports whether the first unfinished job could be sent.
+func (e *entity) runnable() bool {
+	return e.first < len(e.jobs) && e.jobs[e.first].waits == 0
+}
+
+func (c *Core) advanceResident(e *entity) {
+	switch {
+	case e.leaves():
+		c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
+	case e.retryAt != 0:
+		// A save failed a moment ago; go on and try again when the pause is over.
+		c.dispatch(e)
+	case e.state.Goal == core.GoalSuspend && !e.changed():
+		c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
+	case e.state.Goal == core.GoalSuspend || c.imageNow(e):
+		c.ask(e, core.Suspending, core.Command{Kind: core.CommandMessage, Message: core.MessageSuspend})
+	default:
+		c.dispatch(e)
+		if c.imageNow(e) {
+			c.ask(e, core.Suspending, core.Command{Kind: core.CommandMessage, Message: core.MessageSuspend})
+		}
+	}
+}
+
+// leaves reports whether the entity is to be destroyed without an image.
+func (e *entity) leaves() bool { return e.state.Goal == core.GoalClose || e.state.Banned }
+
+// changed reports whether the device may hold work that the image does not.
+func (e *entity) changed() bool {
+	return e.next > 0
+}
+
+// resident begins a time of execution.
+func (c *Core) resident(e *entity) {
+	e.answered()
+	e.since = c.now
+	c.move(e, core.Resident)
+}
+
+// away ends the epoch: nothing of the entity is on an instance any more.
+func (c *Core) away(e *entity, usage map[core.UsageKey]uint64) {
+	for _, j := range e.jobs {
+		j.barrier = false
+		if j.state.Run == 0 && j.state.InEpoch == 0 && j.state.Phase != core.JobFlushing {
+			continue
+		}
+		counted := uint64(0)
+		if j.state.Run != 0 { // otherwise its report was the last word
+			counted = usage[core.UsageKey{Job: j.spec.ID, Epoch: e.state.Epoch}]
+		}
+		j.endEpoch(counted)
+		j.done = j.state.Cursor
+		if j.state.Phase == core.JobDispatched && j.state.Stopping == "" || j.state.Phase == core.JobFlushing {
+			c.phase(e, j, core.JobQueued)
+		}
+		c.recordJob(j)
+	}
+	e.retryAt = 0
+	e.next, e.credits, e.barrier, e.work = 0, 0, 0, 0
+	e.answered()
+	e.state.Saving, e.state.PropertiesPending, e.propertiesAgain = 0, 0, false
+	c.move(e, core.Away)
+}
+
+// goal changes what the user wants.
+func (c *Core) goal(e *entity, ev *Event) error {
+	switch ev.Goal {
+	case core.GoalRun, core.GoalSuspend, core.GoalClose:
+	default:
+		return fmt.Errorf("goal %q: %w", ev.Goal, core.ErrInvalid)
+	}
+	if e.state.Goal == ev.Goal {
+		return nil
+	}
+	if e.state.Goal == core.GoalClose {
+		return fmt.Errorf("entity %s: %w", e.spec.Name, core.ErrClosed)
+	}
+	e.state.Goal = ev.Goal
+	if !e.state.Halted {
+		e.state.Cause, e.state.Error = ev.Cause, ev.Error
+	}
+	if ev.Goal == core.GoalRun {
+		e.tries, e.losses, e.retryAt = 0, 0, 0
+	}
+	c.record(e)
+	c.notify(e)
+	return nil
+}
+
+// park suspends the entity by the core's own decision.
+func (c *Core) park(e *entity, cause core.Cause, why string) {
+	if e.state.Goal != core.GoalRun {
+		return
+	}
+	e.state.Goal, e.state.Cause, e.state.Error = core.GoalSuspend, cause, why
+	c.record(e)
+	c.notify(e)
+}
+
+// properties stores changed properties and tells the backend in band; changes
+// while a message is under way become one.
+func (c *Core) properties(e *entity, p core.Properties) {
+	spec := *e.spec
+	spec.Properties = p
+	e.spec = &spec
+	c.touch(e)
+	switch e.state.Residency {
+	case core.Away, core.Leaving:
+		return // the next create carries them
+	}
+	e.propertiesAgain = true
+}
+
+func (c *Core) sendProperties(e *entity) {
+	e.propertiesAgain = false
+	e.state.PropertiesPending = c.command(e, core.Command{
+		Kind: core.CommandMessage, Message: core.MessageSetProperties, Properties: e.spec.Properties,
+	})
+	c.record(e)
+}
+
+// forget drops an entity that nothing can happen to any more.
+func (c *Core) forget(e *entity) error {
+	if e.state.Residency != core.Away {
+		return fmt.Errorf("entity %s is %s: %w", e.spec.Name, e.state.Residency, core.ErrBusy)
+	}
+	for _, j := range e.jobs {
+		c.unwait(j)
+	}
+	e.due = -1 // whatever the timer heap still holds of it is stale
+	delete(c.entities, e.spec.ID)
+	for i := range c.order {
+		if c.order[i] == e {
+			c.order = append(c.order[:i], c.order[i+1:]...)
+			break
+		}
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+package sched
+
+import (
+	"github.com/gpuwm/gpuwm/core"
+)
+
+// EventKind is what happened.
+type EventKind uint8
+
+// The events a Core takes.
+const (
+	_ EventKind = iota
+	// EventRestore adds an entity from its records, at the start or when it is
+	// new (its image and its records are committed already).
+	EventRestore
+	// EventSubmit appends a job to its entity. The answer is the error of Step.
+	EventSubmit
+	// EventCancel asks for the end of one job.
+	EventCancel
+	// EventGoal changes what the user wants of an entity.
+	EventGoal
+	// EventProperties changes an entity's properties in band.
+	EventProperties
+	// EventForget drops a closed entity, or one that is away, from memory.
+	EventForget
+	// EventSignal signals the fence of a job of another device.
+	EventSignal
+	// EventUp says that a session with an instance is open; Held is what the
+	// instance holds.
+	EventUp
+	// EventGone says that the instance has verifiably ended.
+	EventGone
+	// EventBackend is a report of the backend.
+	EventBackend
+	// EventSaved answers EffectSave: the image is durable.
+	EventSaved
+	// EventSaveFailed answers EffectSave: it is not.
+	EventSaveFailed
+	// EventTick says that time has passed.
+	EventTick
+)
+
+// Held is what an instance holds of an entity.
+type Held struct {
+	Entity  core.EntityID
+	Epoch   core.Epoch
+	Applied core.CommandSeq
+}
+
+// Event is one input. Kind says which fields count.
+type Event struct {
+	Kind EventKind
+	Now  core.Instant
+
+	Entity core.EntityID // cancel, goal, properties, forget, saved, save failed
+	Job    core.JobID    // cancel
+
+	// Record for restore.
+	Record *core.EntityRecord
+
+	// For submit. LongRunning are those of Spec.Depends that belong to
+	// long-running jobs of other devices; of this device the core knows it. OnRecord says that the job is recorded already and must get
+	// an outcome: a closed or banned entity ends it instead of refusing it.
+	// Unmet, when not empty, says which awaited job did not complete; the job
+	// takes its place in the order and ends dependency-failed.
+	Spec        *core.JobSpec
+	LongRunning []core.Fence
+	OnRecord    bool
+	Unmet       string
+
+	Goal       core.Goal       // goal
+	Cause      core.Cause      // goal (why), save failed
+	Error      string          // likewise; signal: why the job did not complete
+	Properties core.Properties // properties
+
+	Fence core.Fence // signal
+
+	// For up: what the instance holds, and the room of an entity's ring.
+	Held    []Held
+	Credits uint32
+	// Usage is what the engine counted, by job and epoch; for gone.
+	Usage map[core.UsageKey]uint64
+
+	Backend *core.BackendEvent // backend
+
+	// For saved: the generation, the progress of unfinished jobs, and why the
+	// result files could not be written, if so.
+	Generation  core.Generation
+	ImageJobs   []core.ImageJob
+	OutputError string
+}
+
+// EffectKind is what the core asks of its manager.
+type EffectKind uint8
+
+// The effects.
+const (
+	_ EffectKind = iota
+	// EffectSave writes the image Generation of a suspended entity, and the
+	// result files that are due; answered by EventSaved or EventSaveFailed.
+	EffectSave
+	// EffectRetain drops every image generation of the entity but Generation.
+	EffectRetain
+	// EffectRestart ends the instance verifiably and starts another.
+	EffectRestart
+)
+
+// Effect is one request to the manager.
+type Effect struct {
+	Kind       EffectKind
+	Entity     core.EntityID
+	Epoch      core.Epoch
+	Generation core.Generation
+	// Final says that files due at the end are due too, not only those of checkpoints.
+	Final bool
+	// Reason says why an instance is restarted.
+	Reason string
+}
+
+// NoticeKind is what listeners hear.
+type NoticeKind uint8
+
+// The notices.
+const (
+	_ NoticeKind = iota
+	// JobChanged: a job changed its phase.
+	JobChanged
+	// EntityChanged: an entity changed its residency, goal or image.
+	EntityChanged
+	// OrderViolated: an event was not legal in the state it met; it was dropped.
+	OrderViolated
+)
+
+// Notice is one event for listeners, after it is durable.
+type Notice struct {
+	Kind   NoticeKind
+	Entity core.EntityID
+	Job    core.JobID
+	Phase  core.JobPhase
+	State  core.Residency
+	Goal   core.Goal
+	Image  core.Generation
+	Cause  core.Cause
+	Error  string
+}
+
+// Batch is the answer to one event. The caller reuses it; Step empties it first.
+type Batch struct {
+	// Seq numbers batches from 1.
+	Seq uint64
+	// States to commit in one transaction.
+	Entities []core.EntityState
+	Jobs     []core.JobState
+	// What may leave once all batches up to Seq are committed, in this order.
+	Commands []core.Command
+	Effects  []Effect
+	Notices  []Notice
+	// NewSession says that commands and acknowledgements of earlier batches,
+	// which were meant for the session before, must not leave any more: this
+	// batch repeats what is still wanted.
+	NewSession bool
+	// Ack, when not zero, is the backend event that may be acknowledged then.
+	Ack core.EventSeq
+}
+
+// Durable reports whether the batch has states to commit.
+func (b *Batch) Durable() bool { return len(b.Entities)+len(b.Jobs) > 0 }
+
+func (b *Batch) reset(seq uint64) {
+	clear(b.Commands)
+	b.Seq, b.Ack, b.NewSession = seq, 0, false
+	b.Entities, b.Jobs = b.Entities[:0], b.Jobs[:0]
+	b.Commands, b.Effects, b.Notices = b.Commands[:0], b.Effects[:0], b.Notices[:0]
+}

@@ -1,0 +1,194 @@
+package sched
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/gpuwm/gpuwm/core"
+)
+
+// restore adds an entity from its records.
+func (c *Core) restore(r *core.EntityRecord) error {
+	if r == nil {
+		return fmt.Errorf("restore without a record: %w", core.ErrInvalid)
+	}
+	if c.entities[r.Spec.ID] != nil {
+		return fmt.Errorf("entity %s: %w", r.Spec.Name, core.ErrExists)
+	}
+	spec := r.Spec
+	e := &entity{spec: &spec, state: r.State}
+	for _, rec := range r.Jobs {
+		if rec.State.Phase == core.JobHeld {
+			break // not submitted yet, nor is anything after it
+		}
+		e.last = rec.Spec.Seq
+		if rec.Spec.Seq <= e.state.Cut {
+			if rec.State.Phase != core.JobCompleted {
+				e.failed = append(e.failed, rec.Spec.Seq)
+			}
+			continue
+		}
+		c.restoreJob(e, rec)
+	}
+	c.entities[spec.ID] = e
+	c.order = append(c.order, e)
+	for _, j := range e.jobs {
+		if j.state.Phase == core.JobQueued {
+			c.await(e, j)
+		}
+	}
+	for _, rec := range r.Jobs {
+		if rec.State.Phase.Final() {
+			failure := ""
+			if rec.State.Phase != core.JobCompleted {
+				failure = fmt.Sprintf("job %s is %s", rec.Spec.Name, rec.State.Phase)
+			}
+			c.signal(core.Fence{Timeline: spec.ID, Seq: rec.Spec.Seq}, failure)
+		}
+	}
+	c.touch(e)
+	return nil
+}
+
+func (c *Core) restoreJob(e *entity, rec core.JobRecord) {
+	j := &job{spec: rec.Spec, state: rec.State, entity: e, done: rec.State.Cursor}
+	e.jobs = append(e.jobs, j)
+	if !j.final() {
+		e.unfinished++
+	}
+	e.mark(j)
+	if e.first == len(e.jobs)-1 && j.final() {
+		e.first++
+	}
+	if e.state.Residency == core.Away {
+		return
+	}
+	if j.state.Run != 0 {
+		e.credits += j.spec.Credits
+	}
+	if j.state.Epoch == e.state.Epoch {
+		e.next = len(e.jobs)
+		if j.spec.Flush && !j.final() {
+			j.barrier = true
+			e.barrier++
+		}
+	}
+}
+
+// sessionUp reconciles the records with what the instance holds. Commands that
+// were recorded but not taken are sent again under their old numbers; an entity
+// that the instance does not hold any more is a victim; what it holds beyond
+// the records is destroyed.
+func (c *Core) sessionUp(ev *Event) {
+	c.up, c.restarting = true, false
+	c.out.NewSession = true
+	if ev.Credits != 0 {
+		c.config.Credits = ev.Credits
+	}
+	held := make(map[core.EntityID]Held, len(ev.Held))
+	for _, h := range ev.Held {
+		held[h.Entity] = h
+	}
+	for _, e := range c.order {
+		h, ok := held[e.spec.ID]
+		delete(held, e.spec.ID)
+		c.touch(e)
+		switch {
+		case e.state.Residency == core.Away:
+			if ok {
+				c.destroyOrphan(h)
+			}
+		case ok && h.Epoch == e.state.Epoch:
+			c.resend(e, h.Applied)
+		case e.state.Residency == core.Creating:
+			c.resend(e, 0)
+		default:
+			if ok {
+				c.destroyOrphan(h)
+			}
+			c.away(e, nil)
+		}
+	}
+	for _, h := range ev.Held {
+		if _, left := held[h.Entity]; left {
+			c.destroyOrphan(h)
+		}
+	}
+}
+
+func (c *Core) destroyOrphan(h Held) {
+	c.out.Commands = append(c.out.Commands, core.Command{
+		Kind: core.CommandDestroy, Entity: h.Entity, Epoch: h.Epoch, Seq: h.Applied + 1,
+	})
+}
+
+// resend repeats the commands after applied, in their order.
+func (c *Core) resend(e *entity, held core.CommandSeq) {
+	applied := held
+	var cmds []core.Command
+	add := func(seq core.CommandSeq, cmd core.Command) {
+		e.state.Commands = max(e.state.Commands, seq)
+		if seq > applied {
+			cmd.Entity, cmd.Epoch, cmd.Seq = e.spec.ID, e.state.Epoch, seq
+			cmds = append(cmds, cmd)
+		}
+	}
+	if e.state.Pending != 0 {
+		if e.state.Residency == core.Creating {
+			applied = min(applied, e.state.Pending-1) // its image may not have arrived
+		}
+		add(e.state.Pending, c.pendingCommand(e))
+		e.answerBy = c.now.Add(c.config.Answer)
+	}
+	if e.state.PropertiesPending != 0 {
+		add(e.state.PropertiesPending, core.Command{
+			Kind: core.CommandMessage, Message: core.MessageSetProperties, Properties: e.spec.Properties,
+		})
+	}
+	for _, j := range e.jobs {
+		if j.state.Run != 0 {
+			add(j.state.Run, j.runCommand())
+		}
+		if j.state.Cancel != 0 {
+			add(j.state.Cancel, core.Command{Kind: core.CommandCancel, Job: j.spec.ID})
+			e.answerBy = c.now.Add(c.config.Answer)
+		}
+	}
+	e.state.Commands = max(e.state.Commands, held)
+	e.since = c.now
+	slices.SortFunc(cmds, func(a, b core.Command) int { return cmp.Compare(a.Seq, b.Seq) })
+	c.out.Commands = append(c.out.Commands, cmds...)
+	if e.state.Saving != 0 {
+		c.save(e)
+	}
+}
+
+// pendingCommand rebuilds the residency command that awaits its answer.
+func (c *Core) pendingCommand(e *entity) core.Command {
+	switch e.state.Residency {
+	case core.Creating:
+		return c.createCommand(e)
+	case core.Suspending:
+		return core.Command{Kind: core.CommandMessage, Message: core.MessageSuspend}
+	case core.Resuming:
+		return core.Command{Kind: core.CommandMessage, Message: core.MessageResume}
+	default:
+		return core.Command{Kind: core.CommandDestroy}
+	}
+}
+
+// instanceGone: everything on the instance is lost; nobody is to blame for that.
+func (c *Core) instanceGone(usage map[core.UsageKey]uint64) {
+	c.up, c.restarting = false, false
+	for _, e := range c.order {
+		if e.state.Residency == core.Away {
+			continue
+		}
+		leaving := e.state.Residency == core.Leaving
+		c.away(e, usage)
+		if !leaving {
+			c.setback(e, core.CauseDevice, "the plugin instance ended")
+		}
+	}
+}
