@@ -8,7 +8,8 @@ import (
 
 // Store keeps the records. One implementation is store.DB.
 type Store interface {
-	// Load returns everything on record. Called once, before any Commit.
+	// Load returns everything on record. Called before any Commit, and after a
+	// Commit that failed: until then no later one succeeds.
 	Load() (*core.Snapshot, error)
 	// Commit queues w and returns at once; done is called once, from the
 	// store's goroutine, in the order of the calls, when w is on disk or could
@@ -66,7 +67,8 @@ type Launcher interface {
 	// core.ErrGone means that it is verifiably not running any more.
 	Adopt(ctx context.Context, record core.InstanceRecord) (Instance, error)
 	// End ends the process on record, and returns when it is verifiably gone.
-	// A record of a process that never started, or is gone, is no error.
+	// A record of a process that never started, or is gone, is no error. When ctx
+	// ends, the process is killed without further asking.
 	End(ctx context.Context, record core.InstanceRecord) error
 	// Usage reads, after the end, how many workgroups the engine of the instance
 	// ran, by job and epoch, and may be called while it runs.

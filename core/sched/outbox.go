@@ -1,46 +1,60 @@
 package sched
 
-import (
-	"slices"
-
-	"github.com/gpuwm/gpuwm/core"
-)
+import "github.com/gpuwm/gpuwm/core"
 
 // Outbox owns the rule "persist, then act": what a batch lets out leaves only
 // when that batch and all before it are committed, in order. It is pure; the
 // daemon, the tests and the simulator drive the same code.
 type Outbox struct {
-	items []item
+	commands queue[core.Command]
+	effects  queue[Effect]
+	notices  queue[Notice]
+	acks     queue[core.EventSeq]
 	// durable are the batches with states to commit that are not committed yet,
 	// last is the last batch added.
 	durable []uint64
 	last    uint64
 }
 
-// item is one thing that waits for batch seq.
-type item struct {
-	seq     uint64
-	command core.Command
-	effect  Effect
-	notice  Notice
-	ack     core.EventSeq
-	what    itemKind
+// queue holds things of one kind with the batch that each waits for.
+type queue[T any] struct {
+	items []T
+	seqs  []uint64
 }
 
-type itemKind uint8
+func (q *queue[T]) add(seq uint64, items ...T) {
+	for range items {
+		q.seqs = append(q.seqs, seq)
+	}
+	q.items = append(q.items, items...)
+}
 
-const (
-	itemCommand itemKind = iota
-	itemEffect
-	itemNotice
-	itemAck
-)
+// release lets out, in order, what waits for batches up to until.
+func (q *queue[T]) release(until uint64, to func(*T)) {
+	n := 0
+	for n < len(q.items) && q.seqs[n] <= until {
+		to(&q.items[n])
+		n++
+	}
+	if n == 0 {
+		return
+	}
+	rest := copy(q.items, q.items[n:])
+	clear(q.items[rest:])
+	q.items = q.items[:rest]
+	q.seqs = q.seqs[:copy(q.seqs, q.seqs[n:])]
+}
 
-// Sink takes what leaves.
+func (q *queue[T]) empty() {
+	clear(q.items)
+	q.items, q.seqs = q.items[:0], q.seqs[:0]
+}
+
+// Sink takes what leaves. What it is given is valid during the call.
 type Sink interface {
-	Command(core.Command)
-	Effect(Effect)
-	Notice(Notice)
+	Command(*core.Command)
+	Effect(*Effect)
+	Notice(*Notice)
 	Ack(core.EventSeq)
 }
 
@@ -48,21 +62,14 @@ type Sink interface {
 // as committed as soon as all before it are. Batches must come in order.
 func (o *Outbox) Add(b *Batch) {
 	if b.NewSession {
-		o.items = slices.DeleteFunc(o.items, func(it item) bool {
-			return it.what == itemCommand || it.what == itemAck
-		})
+		o.commands.empty()
+		o.acks.empty()
 	}
-	for i := range b.Commands {
-		o.items = append(o.items, item{seq: b.Seq, what: itemCommand, command: b.Commands[i]})
-	}
-	for i := range b.Effects {
-		o.items = append(o.items, item{seq: b.Seq, what: itemEffect, effect: b.Effects[i]})
-	}
-	for i := range b.Notices {
-		o.items = append(o.items, item{seq: b.Seq, what: itemNotice, notice: b.Notices[i]})
-	}
+	o.commands.add(b.Seq, b.Commands...)
+	o.effects.add(b.Seq, b.Effects...)
+	o.notices.add(b.Seq, b.Notices...)
 	if b.Ack != 0 {
-		o.items = append(o.items, item{seq: b.Seq, what: itemAck, ack: b.Ack})
+		o.acks.add(b.Seq, b.Ack)
 	}
 	if b.Durable() {
 		o.durable = append(o.durable, b.Seq)
@@ -79,30 +86,21 @@ func (o *Outbox) Committed(seq uint64) {
 	o.durable = o.durable[:copy(o.durable, o.durable[n:])]
 }
 
-// Release lets out all that may leave.
+// Release lets out all that may leave: commands, then effects, then notices,
+// then acknowledgements, each kind in the order of the batches. The sink must
+// not call back into the outbox.
 func (o *Outbox) Release(to Sink) {
 	until := o.last
 	if len(o.durable) > 0 {
 		until = o.durable[0] - 1
 	}
-	n := 0
-	for n < len(o.items) && o.items[n].seq <= until {
-		switch it := &o.items[n]; it.what {
-		case itemCommand:
-			to.Command(it.command)
-		case itemEffect:
-			to.Effect(it.effect)
-		case itemNotice:
-			to.Notice(it.notice)
-		case itemAck:
-			to.Ack(it.ack)
-		}
-		n++
-	}
-	rest := copy(o.items, o.items[n:])
-	clear(o.items[rest:])
-	o.items = o.items[:rest]
+	o.commands.release(until, to.Command)
+	o.effects.release(until, to.Effect)
+	o.notices.release(until, to.Notice)
+	o.acks.release(until, func(seq *core.EventSeq) { to.Ack(*seq) })
 }
 
 // Waiting returns how many things wait for a commit.
-func (o *Outbox) Waiting() int { return len(o.items) }
+func (o *Outbox) Waiting() int {
+	return len(o.commands.items) + len(o.effects.items) + len(o.notices.items) + len(o.acks.items)
+}

@@ -138,9 +138,9 @@ func (w *world) apply(b Batch) {
 }
 
 // Command, Effect, Notice and Ack make the world the outbox's sink.
-func (w *world) Command(c core.Command) {
+func (w *world) Command(c *core.Command) {
 	if w.instance != nil {
-		w.instance.queue = append(w.instance.queue, c)
+		w.instance.queue = append(w.instance.queue, *c)
 	}
 }
 
@@ -153,7 +153,7 @@ func (w *world) Ack(seq core.EventSeq) {
 	}
 }
 
-func (w *world) Notice(n Notice) {
+func (w *world) Notice(n *Notice) {
 	switch {
 	case n.Kind == OrderViolated:
 		w.problem("order violated: %s", n.Error)
@@ -165,7 +165,7 @@ func (w *world) Notice(n Notice) {
 	}
 }
 
-func (w *world) Effect(f Effect) {
+func (w *world) Effect(f *Effect) {
 	switch f.Kind {
 	case EffectRestart:
 		w.restarts++
@@ -178,7 +178,7 @@ func (w *world) Effect(f Effect) {
 			}
 		}
 	case EffectSave:
-		w.save(f)
+		w.save(*f)
 	}
 }
 

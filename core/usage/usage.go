@@ -51,10 +51,7 @@ const (
 var magic = [8]byte{'g', 'p', 'u', 'w', 'm', 'U', 'S', 'E'}
 
 // Key names one count.
-type Key struct {
-	Job   core.JobID
-	Epoch core.Epoch
-}
+type Key = core.UsageKey
 
 // File is an open usage file. Its methods may be called from any goroutine.
 type File struct {

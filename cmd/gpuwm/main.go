@@ -1,0 +1,21 @@
+// Command gpuwm runs long GPU compute jobs on firmware-scheduled GPUs.
+package main
+
+import (
+	"io"
+	"os"
+
+	"github.com/gpuwm/gpuwm/cmd/gpuwm/cli"
+	"github.com/gpuwm/gpuwm/cmd/gpuwm/wire"
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// run is one command line. `plugin serve NAME` is how the program starts itself
+// as one of its built-in plugins; it is not for people.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	if len(args) == 3 && args[0] == "plugin" && args[1] == "serve" {
+		return wire.ServePlugin(args[2], stderr)
+	}
+	return cli.Main(cli.App{Run: wire.Run, Environment: wire.Environment}, args, stdin, stdout, stderr)
+}

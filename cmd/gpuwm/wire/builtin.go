@@ -1,0 +1,64 @@
+package wire
+
+import (
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/gpuwm/gpuwm/cmd/gpuwm/cli"
+	"github.com/gpuwm/gpuwm/configs"
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
+	"github.com/gpuwm/gpuwm/plugins/guc"
+	"github.com/gpuwm/gpuwm/sdk"
+	"github.com/hashicorp/go-hclog"
+)
+
+type settingsOf = *configs.Settings
+
+// builtins are the backends that this program serves itself, by re-executing.
+var builtins = map[string]func() sdk.Backend{
+	"guc": func() sdk.Backend { return guc.New(guc.Options{}) },
+}
+
+func builtinNames() []string { return slices.Sorted(maps.Keys(builtins)) }
+
+// ServePlugin is the whole life of a built-in plugin process; it returns the exit code.
+func ServePlugin(name string, stderr io.Writer) int {
+	backend, ok := builtins[name]
+	if !ok {
+		_, _ = io.WriteString(stderr, "gpuwm: plugin "+name+": not built in\n")
+		return cli.ExitUsage
+	}
+	sdk.Serve(backend())
+	return 0
+}
+
+// Environment is what deployment files are checked against.
+func Environment(*configs.Settings) configs.Env {
+	env := configs.Env{KernelCheck: checkKernel}
+	for _, name := range builtinNames() {
+		env.Backends = append(env.Backends, configs.BackendInfo{
+			Name:    name,
+			Engines: []configs.EngineInfo{{Name: wasm.Name, Formats: []string{core.FormatWasm}}},
+		})
+	}
+	return env
+}
+
+func checkKernel(format string, code []byte, entry string, args []core.Arg, bufferBytes uint64) error {
+	if format != core.FormatWasm {
+		return nil
+	}
+	info, err := wasm.Inspect(code)
+	if err != nil {
+		return err
+	}
+	return info.CheckJob(entry, args, bufferBytes)
+}
+
+func newLogger(s settingsOf, to io.Writer) hclog.Logger {
+	return hclog.New(&hclog.LoggerOptions{
+		Name: "gpuwm", Level: hclog.LevelFromString(s.LogLevel), Output: to, JSONFormat: s.LogFormat == "json",
+	})
+}

@@ -1,0 +1,226 @@
+package wire
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/gpuwm/gpuwm/cmd/gpuwm/cli"
+	"github.com/gpuwm/gpuwm/configs"
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/core/manager"
+)
+
+// plan is what a run does with the entities on record. A run is known by the
+// names of its entities and the digest of their jobs, kernels and inputs:
+// unfinished and the same continues, unfinished and changed is an error, and
+// finished starts anew.
+type plan struct {
+	deployment *configs.Deployment
+	restart    bool
+	wanted     map[string]*configs.Entity
+}
+
+func newPlan(d *configs.Deployment, restart bool) *plan {
+	p := &plan{deployment: d, restart: restart, wanted: make(map[string]*configs.Entity)}
+	for i := range d.Entities {
+		p.wanted[d.Entities[i].Spec.Name] = &d.Entities[i]
+	}
+	return p
+}
+
+// hold says which entities on record must not run when the manager starts: those
+// of other files, those that are to be replaced, and those that are to move.
+func (p *plan) hold(rec *core.EntityRecord) bool {
+	e := p.wanted[rec.Spec.Name]
+	return e == nil || p.restart || e.Spec.Identity != rec.Spec.Identity ||
+		!slices.Contains(e.Candidates, rec.Spec.Device)
+}
+
+// carryOut brings the records in line with the deployment and starts what is to run.
+func (p *plan) carryOut(ctx context.Context, r *runner) error {
+	entities, err := r.manager.Entities(ctx)
+	if err != nil {
+		return err
+	}
+	finished := true
+	for i := range entities {
+		e := &entities[i]
+		want := p.wanted[e.Spec.Name]
+		if want == nil || e.Finished() {
+			continue
+		}
+		finished = false
+		if want.Spec.Identity != e.Spec.Identity && !p.restart {
+			return &cli.ExitError{
+				Code: cli.ExitUsage, Hint: "--restart forgets the unfinished run and starts anew",
+				Err: fmt.Errorf("entity %s has an unfinished run, and its jobs, kernels or inputs have changed since", e.Spec.Name),
+			}
+		}
+	}
+	if p.restart || finished {
+		return p.anew(ctx, r, entities)
+	}
+	return p.goOn(ctx, r, entities)
+}
+
+// anew removes what is on record of the deployment's entities and creates them.
+func (p *plan) anew(ctx context.Context, r *runner, entities []manager.EntityView) error {
+	var old []core.EntityID
+	for i := range entities {
+		e := &entities[i]
+		taken, err := p.replaces(e)
+		if err != nil {
+			return err
+		}
+		if !taken {
+			continue
+		}
+		if err := r.awayNow(ctx, e); err != nil {
+			return err
+		}
+		old = append(old, e.Spec.ID)
+	}
+	if len(old) > 0 {
+		if err := r.manager.Remove(ctx, old); err != nil {
+			return err
+		}
+	}
+	return p.create(ctx, r, p.deployment.Entities)
+}
+
+// replaces reports whether the entity makes room for the deployment: it has the
+// name of one of its entities, or it is finished and a name of its is needed.
+func (p *plan) replaces(e *manager.EntityView) (bool, error) {
+	if p.wanted[e.Spec.Name] != nil {
+		return true, nil
+	}
+	name := p.clash(e)
+	if name == "" {
+		return false, nil
+	}
+	if !e.Finished() {
+		return false, &cli.ExitError{
+			Code: cli.ExitUsage, Hint: "finish that run first, or use another --data-dir",
+			Err: fmt.Errorf("the name %s is taken by the unfinished run of entity %s", name, e.Spec.Name),
+		}
+	}
+	return true, nil
+}
+
+// clash returns a name that both the entity with its jobs and the deployment use.
+func (p *plan) clash(e *manager.EntityView) string {
+	names := map[string]bool{e.Spec.Name: true}
+	for k := range e.Jobs {
+		names[e.Jobs[k].Spec.Name] = true
+	}
+	for i := range p.deployment.Entities {
+		want := &p.deployment.Entities[i]
+		if names[want.Spec.Name] {
+			return want.Spec.Name
+		}
+		for k := range want.Jobs {
+			if names[want.Jobs[k].Spec.Name] {
+				return want.Jobs[k].Spec.Name
+			}
+		}
+	}
+	return ""
+}
+
+func (p *plan) create(ctx context.Context, r *runner, entities []configs.Entity) error {
+	load := make(map[string]int)
+	var created []manager.NewEntity
+	for i := range entities {
+		e := &entities[i]
+		n := manager.NewEntity{Spec: e.Spec, Image: initialImage{specs: e.Spec.Buffers, inits: e.Buffers}}
+		n.Spec.Device = leastLoaded(e.Candidates, load)
+		known := make(map[core.Digest]bool)
+		for k := range e.Jobs {
+			j := &e.Jobs[k]
+			n.Jobs = append(n.Jobs, manager.NewJob{Spec: j.Spec, After: j.After})
+			for _, kernel := range j.Kernels {
+				if !known[kernel.Digest] {
+					known[kernel.Digest] = true
+					n.Kernels = append(n.Kernels, kernel)
+				}
+			}
+		}
+		created = append(created, n)
+	}
+	ids, err := r.manager.Create(ctx, created)
+	for _, id := range ids {
+		r.ids[id] = true
+	}
+	return err
+}
+
+// leastLoaded chooses among the devices that fit the one that has fewest
+// entities of the deployment, the first of them.
+func leastLoaded(candidates []string, load map[string]int) string {
+	best := candidates[0]
+	for _, c := range candidates[1:] {
+		if load[c] < load[best] {
+			best = c
+		}
+	}
+	load[best]++
+	return best
+}
+
+// goOn continues an unfinished run where it is, or on another device if the file says so now.
+func (p *plan) goOn(ctx context.Context, r *runner, entities []manager.EntityView) error {
+	byName := make(map[string]*manager.EntityView)
+	for i := range entities {
+		byName[entities[i].Spec.Name] = &entities[i]
+	}
+	for i := range p.deployment.Entities {
+		want := &p.deployment.Entities[i]
+		e := byName[want.Spec.Name]
+		if e == nil || e.Spec.Identity != want.Spec.Identity {
+			return &cli.ExitError{
+				Code: cli.ExitUsage, Hint: "--restart forgets the unfinished run and starts anew",
+				Err: fmt.Errorf("the file has an unfinished run on record, and entity %s is not part of it as it is now", want.Spec.Name),
+			}
+		}
+		r.ids[e.Spec.ID] = true
+	}
+	for i := range p.deployment.Entities {
+		want := &p.deployment.Entities[i]
+		if err := p.update(ctx, r, byName[want.Spec.Name], want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// update takes over what may change of a run and lets it run.
+func (p *plan) update(ctx context.Context, r *runner, e *manager.EntityView, want *configs.Entity) error {
+	spec := e.Spec
+	spec.OnFailure, spec.Properties, spec.Saves = want.Spec.OnFailure, want.Spec.Properties, want.Spec.Saves
+	if !slices.Contains(want.Candidates, spec.Device) {
+		if err := r.awayNow(ctx, e); err != nil {
+			return err
+		}
+		spec.Device = want.Candidates[0]
+	}
+	if err := r.manager.Update(ctx, spec); err != nil {
+		return err
+	}
+	if e.Finished() {
+		return nil
+	}
+	return r.manager.SetGoal(ctx, spec.ID, core.GoalRun)
+}
+
+// awayNow takes an entity off its device, for good or for a move.
+func (r *runner) awayNow(ctx context.Context, e *manager.EntityView) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, stopMax, core.ErrDeadline)
+	defer cancel()
+	if e.State.Goal == core.GoalRun {
+		if err := r.manager.SetGoal(ctx, e.Spec.ID, core.GoalSuspend); err != nil {
+			return err
+		}
+	}
+	return r.manager.WaitAway(ctx, e.Spec.ID)
+}

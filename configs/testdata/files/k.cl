@@ -1,0 +1,1 @@
+__kernel void main1(__global uint *a) { a[get_global_id(0)] = 1; }

@@ -1,0 +1,237 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/core/crash"
+	"github.com/gpuwm/gpuwm/core/sched"
+)
+
+// transferMax bounds one save or restore: 4 GiB at 8 MiB/s.
+const transferMax = 10 * time.Minute
+
+// operations runs what touches one entity's image file, one thing after the
+// other. A goroutine exists only while there is something to do.
+type operations struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	queue  []func()
+	idle   bool
+}
+
+// operate appends f to the entity's operations.
+func (d *device) operate(entity core.EntityID, f func(context.Context)) {
+	o := d.operations[entity]
+	if o == nil {
+		o = &operations{idle: true}
+		d.operations[entity] = o
+	}
+	if o.ctx == nil || o.ctx.Err() != nil {
+		o.ctx, o.cancel = context.WithCancel(context.Background())
+	}
+	ctx := o.ctx
+	o.queue = append(o.queue, func() { f(ctx) })
+	if o.idle {
+		o.idle = false
+		d.nextOperation(entity, o)
+	}
+}
+
+func (d *device) nextOperation(entity core.EntityID, o *operations) {
+	if len(o.queue) == 0 {
+		o.idle = true
+		delete(d.operations, entity)
+		o.cancel()
+		return
+	}
+	f := o.queue[0]
+	o.queue = o.queue[1:]
+	d.manager.busy.Add(1)
+	go func() {
+		defer d.manager.busy.Done()
+		f()
+		d.post(func() { d.nextOperation(entity, o) })
+	}()
+}
+
+// cancelOperations ends what is under way; those that come later get a new context.
+func (d *device) cancelOperations() {
+	for _, o := range d.operations {
+		o.cancel()
+	}
+}
+
+// upload sends the image of a create command. The plugin waits for it.
+func (d *device) upload(c core.Command) {
+	instance := d.instance
+	d.operate(c.Entity, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, transferMax)
+		defer cancel()
+		err := d.putImage(ctx, instance, c)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		d.log.Warn("image not restored", "entity", c.EntitySpec.Name, "image", c.Generation, "error", err)
+		if errors.Is(err, core.ErrCorrupt) || errors.Is(err, core.ErrNotFound) {
+			d.post(func() { d.badImage(c, err) })
+		}
+	})
+}
+
+func (d *device) putImage(ctx context.Context, instance Instance, c core.Command) error {
+	src, err := d.manager.config.Images.Open(c.Entity, c.Generation)
+	if err != nil {
+		return fmt.Errorf("open image %d: %w", c.Generation, err)
+	}
+	defer src.Close()
+	crash.Point("manager.restore.mid")
+	return instance.PutImage(ctx, d.spec.Name, c.Entity, c.Epoch, src)
+}
+
+// badImage suspends an entity whose image cannot be read; trying again would not help.
+func (d *device) badImage(c core.Command, err error) {
+	_ = d.step(&sched.Event{
+		Kind: sched.EventGoal, Entity: c.Entity, Goal: core.GoalSuspend,
+		Cause: core.CauseImage, Error: err.Error(),
+	})
+}
+
+// uploadKernel sends the kernel that a run command needs, once per instance.
+func (d *device) uploadKernel(c *core.Command) {
+	name := c.JobSpec.Name
+	entity := c.Entity
+	var digest core.Digest
+	found := false
+	for _, f := range d.formats {
+		if digest, found = c.JobSpec.Kernels[f]; found {
+			break
+		}
+	}
+	if !found || d.kernels[digest] {
+		return
+	}
+	d.kernels[digest] = true
+	instance := d.instance
+	d.operate(entity, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, transferMax)
+		defer cancel()
+		k, err := d.manager.config.Images.Kernel(entity, digest)
+		if err == nil {
+			err = instance.PutKernel(ctx, d.spec.Name, k)
+		}
+		if err == nil {
+			return
+		}
+		d.log.Warn("kernel not uploaded", "job", name, "error", err)
+		d.post(func() {
+			if d.instance == instance {
+				delete(d.kernels, digest)
+			}
+		})
+	})
+}
+
+// save writes an image and the result files that are due with it.
+func (d *device) save(f sched.Effect) {
+	instance, r := d.instance, d.records[f.Entity]
+	if instance == nil || r == nil {
+		return // the end of the instance is on its way to the schedulers
+	}
+	saves := r.spec.Saves
+	d.operate(f.Entity, func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, transferMax)
+		defer cancel()
+		started := time.Now()
+		header, err := d.getImage(ctx, instance, f)
+		output := ""
+		if err == nil {
+			output = d.writeFiles(f, saves)
+		}
+		d.post(func() {
+			if d.instance != instance {
+				return // of a life that has ended
+			}
+			if err != nil {
+				d.log.Warn("image not saved", "entity", r.spec.Name, "image", f.Generation, "error", err)
+				_ = d.step(&sched.Event{
+					Kind: sched.EventSaveFailed, Entity: f.Entity, Generation: f.Generation,
+					Cause: core.CauseImage, Error: err.Error(),
+				})
+				return
+			}
+			d.log.Info("image saved", "entity", r.spec.Name, "image", f.Generation,
+				"cursors", cursors(header), "took", time.Since(started).Round(time.Millisecond))
+			_ = d.step(&sched.Event{
+				Kind: sched.EventSaved, Entity: f.Entity, Generation: f.Generation,
+				ImageJobs: header.Jobs, OutputError: output,
+			})
+		})
+	})
+}
+
+func cursors(h core.ImageHeader) string {
+	text := ""
+	for _, j := range h.Jobs {
+		text += fmt.Sprintf("%d:%d ", j.Job, j.Cursor)
+	}
+	return text
+}
+
+func (d *device) getImage(ctx context.Context, instance Instance, f sched.Effect) (core.ImageHeader, error) {
+	crash.Point("manager.save.before")
+	w, err := d.manager.config.Images.Begin(f.Entity, f.Generation)
+	if err != nil {
+		return core.ImageHeader{}, fmt.Errorf("begin image: %w", err)
+	}
+	defer w.Abort()
+	header, err := instance.GetImage(ctx, d.spec.Name, f.Entity, f.Epoch, w)
+	if err != nil {
+		return header, fmt.Errorf("get image: %w", err)
+	}
+	crash.Point("manager.save.mid")
+	if err := w.Commit(header); err != nil {
+		return header, fmt.Errorf("commit image: %w", err)
+	}
+	crash.Point("manager.save.after")
+	return header, nil
+}
+
+// writeFiles writes the result files that are due and returns what went wrong, if anything.
+func (d *device) writeFiles(f sched.Effect, saves []core.SaveSpec) string {
+	due := false
+	for _, s := range saves {
+		due = due || f.Final || s.AtCheckpoint
+	}
+	if !due {
+		return ""
+	}
+	src, err := d.manager.config.Images.Open(f.Entity, f.Generation)
+	if err != nil {
+		return fmt.Sprintf("open image %d: %v", f.Generation, err)
+	}
+	defer src.Close()
+	for _, s := range saves {
+		if !f.Final && !s.AtCheckpoint {
+			continue
+		}
+		crash.Point("manager.output.before")
+		if err := d.manager.config.Output(s, src); err != nil {
+			return fmt.Sprintf("save buffer %s to %s: %v", s.Buffer, s.Path, err)
+		}
+		crash.Point("manager.output.after")
+	}
+	return ""
+}
+
+// retain drops the generations before the recorded one.
+func (d *device) retain(f sched.Effect) {
+	d.operate(f.Entity, func(context.Context) {
+		if err := d.manager.config.Images.Retain(f.Entity, f.Generation); err != nil {
+			d.log.Warn("old images not dropped", "entity", f.Entity, "error", err)
+		}
+	})
+}

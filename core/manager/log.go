@@ -1,0 +1,38 @@
+package manager
+
+import (
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/core/sched"
+)
+
+// logNotice is the one place that turns the schedulers' notices into log lines.
+func (d *device) logNotice(n *sched.Notice) {
+	name := any(n.Entity)
+	var r *entityRecord
+	if r = d.records[n.Entity]; r != nil {
+		name = r.spec.Name
+	}
+	switch n.Kind {
+	case sched.EntityChanged:
+		if n.Cause != core.CauseNone {
+			d.log.Warn("entity changed", "entity", name, "state", n.State, "goal", n.Goal, "cause", n.Cause, "error", n.Error)
+			return
+		}
+		d.log.Debug("entity changed", "entity", name, "state", n.State, "goal", n.Goal, "image", n.Image)
+	case sched.JobChanged:
+		job := any(n.Job)
+		if r != nil && r.byID[n.Job] != nil {
+			job = r.byID[n.Job].spec.Name
+		}
+		switch {
+		case n.Phase == core.JobCompleted:
+			d.log.Info("job completed", "entity", name, "job", job)
+		case n.Phase.Final():
+			d.log.Warn("job ended", "entity", name, "job", job, "state", n.Phase, "cause", n.Cause, "error", n.Error)
+		default:
+			d.log.Debug("job changed", "entity", name, "job", job, "state", n.Phase)
+		}
+	case sched.OrderViolated:
+		d.log.Warn("event out of order", "entity", name, "state", n.State, "error", n.Error)
+	}
+}

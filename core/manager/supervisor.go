@@ -1,0 +1,309 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/hashicorp/go-hclog"
+)
+
+// Limits of supervision.
+const (
+	// startMax bounds the start or adoption of an instance and the opening of
+	// its devices.
+	startMax = 60 * time.Second
+	// endMax bounds one attempt to end an instance verifiably.
+	endMax = 30 * time.Second
+	// backoffMin and backoffMax bound the pause before a restart, which doubles
+	// and gets up to half of itself added at random.
+	backoffMin = 50 * time.Millisecond
+	backoffMax = 5 * time.Second
+	// crashesMax instances may end within crashWindow without being asked to;
+	// then the breaker opens and the backend's entities are suspended.
+	crashesMax  = 6
+	crashWindow = time.Minute
+	// reopensMax bounds how often a broken stream of a living instance is
+	// opened again within crashWindow.
+	reopensMax = 10
+)
+
+// supervisor owns the process of one backend: it starts or adopts it, opens a
+// session for each of its devices, notices its end, and starts another.
+type supervisor struct {
+	manager *Manager
+	backend string
+	devices []*device
+	log     hclog.Logger
+
+	restarts chan string   // asked for by a device
+	reopens  chan struct{} // sessions are to be opened anew
+	wake     chan struct{} // there is work; start without a record to adopt
+	done     chan struct{}
+
+	// recorded is the instance on record when the manager started, if any.
+	recorded *core.InstanceRecord
+	crashes  []time.Time
+	// current is the instance that lives, if any.
+	current atomic.Pointer[core.InstanceRecord]
+}
+
+// restart asks for a new instance. Asking twice is asking once.
+func (s *supervisor) restart(reason string) {
+	select {
+	case s.restarts <- reason:
+	default:
+	}
+}
+
+func (s *supervisor) reopen() {
+	select {
+	case s.reopens <- struct{}{}:
+	default:
+	}
+}
+
+func (s *supervisor) start() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// errStopping is why a supervisor gives up its instance when it is told to stop.
+var errStopping = errors.New("manager stops")
+
+// run supervises until ctx ends. Then the instance is ended, or let go when
+// the manager detaches.
+func (s *supervisor) run(ctx context.Context) {
+	defer close(s.done)
+	record := s.recorded
+	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
+		if record == nil {
+			select {
+			case <-s.wake:
+			case <-ctx.Done():
+				return
+			}
+		}
+		begun := time.Now()
+		rec, err := s.life(ctx, record)
+		record = nil
+		if errors.Is(err, errStopping) && s.manager.detach.Load() {
+			return
+		}
+		s.bury(rec)
+		if ctx.Err() != nil {
+			return
+		}
+		s.log.Warn("instance ended", "took", time.Since(begun).Round(time.Millisecond), "error", err)
+		if time.Since(begun) > crashWindow {
+			wait = backoffMin
+		}
+		if s.breaker(err) {
+			continue // the next work closes it again
+		}
+		s.start()
+		pause := time.NewTimer(wait + rand.N(wait/2))
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return
+		}
+	}
+}
+
+// breaker counts ends in the window; when there are too many it suspends the
+// backend's entities, with the reason, and reports true.
+func (s *supervisor) breaker(cause error) bool {
+	now := time.Now()
+	s.crashes = append(s.crashes, now)
+	for now.Sub(s.crashes[0]) > crashWindow {
+		s.crashes = s.crashes[1:]
+	}
+	if len(s.crashes) < crashesMax {
+		return false
+	}
+	s.crashes = nil
+	why := fmt.Sprintf("plugin %s ended %d times within %s, last: %v", s.backend, crashesMax, crashWindow, cause)
+	s.log.Error("crash loop broken", "error", why)
+	for _, d := range s.devices {
+		d.post(func() { d.suspendAll(core.CauseDevice, why) })
+	}
+	return true
+}
+
+// life is one instance from its start or adoption to the reason of its end.
+func (s *supervisor) life(ctx context.Context, record *core.InstanceRecord) (core.InstanceRecord, error) {
+	inst, rec, err := s.bring(ctx, record)
+	if err != nil {
+		return rec, err
+	}
+	defer inst.Detach()
+	s.current.Store(&rec)
+	defer s.current.Store(nil)
+	var links []Link
+	for reopens := 0; ; reopens++ {
+		links, err = s.open(ctx, inst, reopens == 0)
+		if err == nil {
+			err = s.watch(ctx, inst, links)
+		}
+		for _, l := range links {
+			l.Close()
+		}
+		if !errors.Is(err, errReopen) || reopens == reopensMax {
+			return rec, err
+		}
+	}
+}
+
+// errReopen asks for new sessions with the same instance.
+var errReopen = errors.New("session ended")
+
+// watch waits for what ends the sessions.
+func (s *supervisor) watch(ctx context.Context, inst Instance, links []Link) error {
+	down := make(chan struct{}, 1)
+	stop := make(chan struct{})
+	defer close(stop)
+	for _, l := range links {
+		go func() {
+			select {
+			case <-l.Down():
+				select {
+				case down <- struct{}{}:
+				default:
+				}
+			case <-stop:
+			}
+		}()
+	}
+	select {
+	case <-ctx.Done():
+		return errStopping
+	case <-inst.Gone():
+		return fmt.Errorf("plugin %s: %w", s.backend, core.ErrGone)
+	case reason := <-s.restarts:
+		return errors.New(reason)
+	case <-s.reopens:
+		return errReopen
+	case <-down:
+		select {
+		case <-inst.Gone():
+			return fmt.Errorf("plugin %s: %w", s.backend, core.ErrGone)
+		case <-time.After(backoffMin):
+			return errReopen
+		}
+	}
+}
+
+// bring adopts the recorded instance, or starts a new one whose record is
+// committed before the process exists.
+func (s *supervisor) bring(ctx context.Context, record *core.InstanceRecord) (Instance, core.InstanceRecord, error) {
+	ctx, cancel := context.WithTimeout(ctx, startMax)
+	defer cancel()
+	launcher := s.manager.config.Launcher
+	if record != nil {
+		inst, err := launcher.Adopt(ctx, *record)
+		if err != nil {
+			return nil, *record, fmt.Errorf("adopt instance %s: %w", record.Instance, err)
+		}
+		s.log.Info("instance adopted", "instance", record.Instance, "pid", record.Process.PID)
+		return inst, *record, nil
+	}
+	for len(s.restarts) > 0 {
+		<-s.restarts // meant for an instance that is gone
+	}
+	specs := make([]core.DeviceSpec, len(s.devices))
+	for i, d := range s.devices {
+		specs[i] = d.spec
+	}
+	prepared, err := launcher.Prepare(s.backend, specs)
+	if err != nil {
+		return nil, prepared, fmt.Errorf("prepare plugin %s: %w", s.backend, err)
+	}
+	if err := s.manager.commit(&core.Write{Instances: []core.InstanceRecord{prepared}}); err != nil {
+		return nil, prepared, fmt.Errorf("record instance: %w", err)
+	}
+	inst, started, err := launcher.Start(ctx, prepared)
+	if err != nil {
+		return nil, prepared, fmt.Errorf("start plugin %s: %w", s.backend, err)
+	}
+	if err := s.manager.commit(&core.Write{Instances: []core.InstanceRecord{started}}); err != nil {
+		inst.Detach()
+		return nil, started, fmt.Errorf("record instance: %w", err)
+	}
+	s.log.Info("instance started", "instance", started.Instance, "pid", started.Process.PID)
+	return inst, started, nil
+}
+
+// open opens a session for each device, under a number that is committed first,
+// and hands it to the device's loop.
+func (s *supervisor) open(ctx context.Context, inst Instance, fresh bool) ([]Link, error) {
+	ctx, cancel := context.WithTimeout(ctx, startMax)
+	defer cancel()
+	var links []Link
+	for _, d := range s.devices {
+		session, err := s.manager.nextSession()
+		if err != nil {
+			return links, fmt.Errorf("record session: %w", err)
+		}
+		link, err := inst.Open(ctx, d.spec, session, func(events []core.BackendEvent) {
+			d.post(func() { d.fromLink(session, events) })
+		})
+		if err != nil {
+			return links, fmt.Errorf("open device %s: %w", d.spec.Name, err)
+		}
+		links = append(links, link)
+		d.post(func() { d.sessionUp(inst, link, session, fresh) })
+	}
+	return links, nil
+}
+
+// bury ends the process verifiably, tells every device what it had executed,
+// and removes the record when all of that is committed. Only then may another
+// instance hold the entities.
+func (s *supervisor) bury(rec core.InstanceRecord) {
+	if rec.Instance == "" {
+		return
+	}
+	m := s.manager
+	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
+		ctx, cancel := context.WithTimeout(context.Background(), endMax)
+		err := m.config.Launcher.End(ctx, rec)
+		cancel()
+		if err == nil {
+			break
+		}
+		s.log.Error("instance not ended", "instance", rec.Instance, "error", err)
+		select {
+		case <-time.After(wait):
+		case <-m.killed:
+			return // the next start goes on with it
+		}
+	}
+	usage, err := m.config.Launcher.Usage(rec)
+	if err != nil {
+		s.log.Warn("usage not read", "instance", rec.Instance, "error", err)
+	}
+	for _, d := range s.devices {
+		told := make(chan struct{})
+		if d.post(func() { d.instanceGone(usage, func() { close(told) }) }) {
+			select {
+			case <-told:
+			case <-d.stopped:
+			}
+		}
+	}
+	if err := m.commit(&core.Write{RemoveInstances: []string{rec.Instance}}); err != nil {
+		s.log.Error("instance record not removed", "instance", rec.Instance, "error", err)
+		return
+	}
+	if err := m.config.Launcher.Discard(rec); err != nil {
+		s.log.Warn("instance directory not removed", "instance", rec.Instance, "error", err)
+	}
+}

@@ -1,0 +1,126 @@
+package wasm
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+
+	"github.com/gpuwm/gpuwm/plugins/engine"
+)
+
+const childHang = "GPUWM_TEST_HANG"
+
+// sink keeps garbage from being optimised away.
+var sink []byte
+
+// hang fills every core with workgroups that never end, then works on as a
+// plugin would: it allocates far more than a collection's worth, asks, stops,
+// and runs another space.
+func hang(t *testing.T) {
+	e, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	segments := arena(t, false, pageSize, pageSize)
+	d := engine.Dispatch{Kernel: kernel(t, "faults"), Entry: "endless", Args: []engine.Arg{buffer(segments[0]), scalar(20)},
+		Grid: [3]uint32{100, 1, 1}, Count: 100, Space: 1, Segments: segments}
+	var stuck []engine.Execution
+	for range runtime.NumCPU() {
+		d.Space++
+		x, err := e.Start(d, func() { fmt.Println("an endless dispatch ended") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		stuck = append(stuck, x)
+	}
+	for _, x := range stuck {
+		// The other workers finish all but the one workgroup; with one core, those before it.
+		want := uint64(99)
+		if runtime.NumCPU() == 1 {
+			want = 20
+		}
+		for n, _ := x.Progress(); n < want; n, _ = x.Progress() {
+			runtime.Gosched()
+		}
+		x.Stop()
+		x.Stop()
+	}
+	for range 4 * heapMin / (64 << 10) {
+		sink = make([]byte, 64<<10)
+	}
+	d = fill(t, arena(t, false, pageSize, pageSize), 7000)
+	d.Space = 100
+	if r := run(t, e, d); r.Err != nil || r.Done != 7000 {
+		t.Fatalf("another space: %+v", r)
+	}
+	e.Forget(2)
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Println("alive")
+	os.Exit(0)
+}
+
+// TestEndlessWorkgroupLeavesTheProcessAlive runs itself in another process,
+// since nothing else can end what hang starts.
+func TestEndlessWorkgroupLeavesTheProcessAlive(t *testing.T) {
+	if os.Getenv(childHang) != "" {
+		hang(t)
+	}
+	child := exec.Command(os.Args[0], "-test.timeout=2m", "-test.run=^"+t.Name()+"$")
+	child.Env = append(os.Environ(), childHang+"=1")
+	out, err := child.CombinedOutput()
+	if err != nil || !bytes.Equal(out, []byte("alive\n")) {
+		t.Fatalf("child: %v\n%s", err, out)
+	}
+}
+
+// TestCollectionsHappenBetweenWorkgroups allocates much while kernels run: the
+// heap must be collected, by the gate, and the kernels come to their end.
+func TestCollectionsHappenBetweenWorkgroups(t *testing.T) {
+	e := newEngine(t, Config{})
+	segments := arena(t, false, pageSize)
+	d := engine.Dispatch{Kernel: kernel(t, "basic"), Entry: "spin", Args: []engine.Arg{buffer(segments[0]), scalar(20_000)},
+		Grid: [3]uint32{1 << 20, 1, 1}, Count: 1 << 20, Space: 1, Segments: segments}
+	before := processGate.collections.Load()
+	x, over := start(t, e, d)
+	for processGate.collections.Load() < before+3 {
+		sink = make([]byte, 64<<10)
+		if heapBytes() > 4<<30 {
+			t.Fatal("the heap is never collected")
+		}
+	}
+	x.Stop()
+	<-over
+	if r := x.Result(); r.Err != nil || r.Done == 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestGateGivesUpOnALongWorkgroup(t *testing.T) {
+	g := newGate()
+	p := g.enter()
+	if g.collect(1) {
+		t.Error("collected while a worker was inside a workgroup")
+	}
+	if g.ready() {
+		t.Error("ready to park the others again, though one is still inside")
+	}
+	other := g.enter() // must not park: the collection was given up
+	g.boundary(&other)
+	if g.ready() {
+		t.Error("a newcomer counted for the one still inside")
+	}
+	g.boundary(&p)
+	if !g.ready() {
+		t.Error("not ready though all have passed a boundary")
+	}
+	g.leave(p)
+	g.leave(other)
+	if !g.collect(gatherMax) || !g.ready() || g.running != 0 {
+		t.Error("did not collect though nobody was inside")
+	}
+}

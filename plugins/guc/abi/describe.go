@@ -1,0 +1,85 @@
+package abi
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Describe decodes one HXG message into a line for traces. It never fails:
+// what can't be decoded is shown as dwords.
+func Describe(hxg []uint32) string {
+	p, err := Parse(hxg)
+	if err != nil {
+		return fmt.Sprintf("malformed %08x: %v", head(hxg), err)
+	}
+	if p.Body.Action() == 0 {
+		return fmt.Sprintf("%s %s", p.Type, describeReply(p.Body))
+	}
+	return strings.TrimRight(fmt.Sprintf("%s %s %s", p.Type, p.Body.Action(), describeParams(p.Body)), " ")
+}
+
+// DescribeMMIO does the same for the mailbox.
+func DescribeMMIO(box [MMIODwords]uint32) string {
+	p, err := ParseMMIO(box)
+	if err != nil {
+		return fmt.Sprintf("malformed %08x: %v", box, err)
+	}
+	return Describe(p.Dwords())
+}
+
+const describeMax = 16
+
+func head(dw []uint32) []uint32 { return dw[:min(len(dw), describeMax)] }
+
+func describeReply(b Body) string {
+	switch r := b.(type) {
+	case Success:
+		if len(r.More) > 0 {
+			return fmt.Sprintf("%#x %08x", r.Data0, head(r.More))
+		}
+		return fmt.Sprintf("%#x", r.Data0)
+	case Failure:
+		return fmt.Sprintf("%s hint=%#x", r.Code, r.Hint)
+	case Retry:
+		return fmt.Sprintf("reason=%#x", r.Reason)
+	case Busy:
+		return fmt.Sprintf("counter=%d", r.Counter)
+	}
+	return ""
+}
+
+func describeParams(b Body) string {
+	switch m := b.(type) {
+	case RegisterContext:
+		return fmt.Sprintf("guc_id=%d class=%d mask=%#x lrc=%#x", m.ID, m.Class, m.SubmitMask, m.LRCDescriptor)
+	case UpdateContextPolicies:
+		return fmt.Sprintf("guc_id=%d %v", m.ID, m.Policies)
+	case SchedContextModeSet:
+		return fmt.Sprintf("guc_id=%d enable=%t", m.ID, m.Enable)
+	case SchedContextModeDone:
+		return fmt.Sprintf("guc_id=%d enabled=%t", m.ID, m.Enabled)
+	case SchedContext:
+		return fmt.Sprintf("guc_id=%d", m.ID)
+	case DeregisterContext:
+		return fmt.Sprintf("guc_id=%d", m.ID)
+	case DeregisterContextDone:
+		return fmt.Sprintf("guc_id=%d", m.ID)
+	case ContextReset:
+		return fmt.Sprintf("guc_id=%d", m.ID)
+	case EngineFailure:
+		return fmt.Sprintf("class=%d instance=%d reason=%#x", m.Class, m.Instance, m.Reason)
+	case CatError:
+		if m.Extended {
+			return fmt.Sprintf("guc_id=%#x type=%#x", uint32(m.ID), m.Type)
+		}
+		return fmt.Sprintf("guc_id=%#x", uint32(m.ID))
+	case SelfCfg:
+		return fmt.Sprintf("key=%#x value=%#x", uint16(m.Key), m.Value)
+	case ControlCTB:
+		return fmt.Sprintf("enable=%t", m.Enable)
+	}
+	if dw := b.payload(nil); len(dw) > 0 {
+		return fmt.Sprintf("%08x", head(dw))
+	}
+	return ""
+}

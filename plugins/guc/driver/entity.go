@@ -1,0 +1,248 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/sdk"
+)
+
+var (
+	_ sdk.Device = (*Driver)(nil)
+	_ sdk.Entity = (*queue)(nil)
+)
+
+// Describe implements sdk.Device.
+func (d *Driver) Describe() core.DeviceDescription {
+	return core.DeviceDescription{
+		Name: d.config.Name, Engine: d.config.Engine, Granularity: core.GranularityWorkgroup,
+		Formats: slices.Clone(d.config.Formats), Credits: d.config.Credits, EntitiesMax: d.config.EntitiesMax,
+		MemoryMax: d.memory.highSize, SavesImages: true,
+	}
+}
+
+// LoadKernel implements sdk.Device: the code is placed in device memory once, and
+// stays until Close. Errors wrap core.ErrUnsupported, core.ErrInvalid or core.ErrFull.
+func (d *Driver) LoadKernel(_ context.Context, k core.Kernel) error {
+	if !slices.Contains(d.config.Formats, k.Format) {
+		return fmt.Errorf("load kernel %s: format %s: %w", k.Digest, k.Format, core.ErrUnsupported)
+	}
+	if err := d.memory.load(k); err != nil {
+		return fmt.Errorf("load kernel %s: %w", k.Digest, err)
+	}
+	return nil
+}
+
+// Create implements sdk.Device. The context is registered with the firmware with its first job.
+func (d *Driver) Create(ctx context.Context, spec *core.EntitySpec, image core.ImageSource, report sdk.Reporter) (sdk.Entity, error) {
+	what := "create entity " + spec.Name
+	if !d.memory.enter() {
+		return nil, fmt.Errorf("%s: %w", what, errClosed)
+	}
+	defer d.memory.leave()
+	header := image.Header()
+	if !slices.Equal(header.Buffers, spec.Buffers) {
+		return nil, fmt.Errorf("%s: image has other buffers: %w", what, core.ErrInvalid)
+	}
+	if _, known := firmwarePriority[spec.Properties.Priority]; !known {
+		return nil, fmt.Errorf("%s: priority %q: %w", what, spec.Properties.Priority, core.ErrInvalid)
+	}
+	p, err := d.memory.place(spec.Buffers, d.config.Credits)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	q := &queue{placement: p, d: d, entity: spec.ID, report: report, priority: spec.Properties.Priority}
+	for slot := range d.config.Credits {
+		q.slotsFree = append(q.slotsFree, d.config.Credits-1-slot)
+	}
+	if err = d.fill(ctx, q, image); err == nil {
+		err = d.call(ctx, "reserve guc_id", func(done func(error)) { done(d.admit(q, header)) })
+	}
+	if err != nil {
+		return nil, d.undo(what, q, err)
+	}
+	return q, nil
+}
+
+// undo frees the memory of an entity that never came to be.
+func (d *Driver) undo(what string, q *queue, err error) error {
+	posted := d.post(func() {
+		if d.queues[q.id] == q {
+			// Admitted, but nobody waited for it any more.
+			q.destroying = true
+			q.settle()
+			return
+		}
+		if free := d.memory.unplace(q.placement); free != nil {
+			d.log.Error("device memory leaked", "device", d.config.Name, "entity", q.entity, "error", free)
+		}
+	})
+	_ = posted // After Close the whole memory goes.
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// admit gives the queue its guc_id, which it keeps until it is gone.
+func (d *Driver) admit(q *queue, header core.ImageHeader) error {
+	if !d.ready {
+		return fmt.Errorf("device is not up: %w", core.ErrInvalid)
+	}
+	id, err := d.ids.take()
+	if err != nil {
+		return err
+	}
+	q.id = id
+	d.queues[id] = q
+	q.initialise(header)
+	return nil
+}
+
+// fill copies the image's chunks into the buffers.
+func (d *Driver) fill(ctx context.Context, q *queue, image core.ImageSource) error {
+	return image.Chunks(func(ref core.ChunkRef, chunk []byte) error {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%w: %w", core.ErrDeadline, err)
+		}
+		if ref.Buffer < 0 || ref.Buffer >= len(q.buffers) || ref.Index >= (1<<63)/core.ChunkSize {
+			return fmt.Errorf("image chunk %d of buffer %d: %w", ref.Index, ref.Buffer, core.ErrCorrupt)
+		}
+		b := q.buffers[ref.Buffer]
+		offset := ref.Index * core.ChunkSize
+		if offset > b.spec.Size || uint64(len(chunk)) > b.spec.Size-offset {
+			return fmt.Errorf("image chunk %d of buffer %s: beyond its end: %w", ref.Index, b.spec.Name, core.ErrCorrupt)
+		}
+		to, err := d.config.Arena.Bytes(b.device+offset, uint64(len(chunk)))
+		if err != nil {
+			return err
+		}
+		copy(to, chunk)
+		return nil
+	})
+}
+
+// initialise writes the LRC. What an earlier life left in header.Private goes on.
+func (q *queue) initialise(header core.ImageHeader) {
+	last := privateState{seqno: abi.FirstSeqno - 1}
+	if header.Backend == backendName && len(header.Private) > 0 {
+		if earlier, err := decodePrivate(header.Private); err != nil {
+			q.d.log.Warn("private image ignored", "device", q.d.config.Name, "entity", q.entity, "error", err)
+		} else {
+			last = earlier
+		}
+	}
+	q.seqno = last.seqno
+	q.store(q.status(abi.PPHWSPSeqno), last.seqno)
+	q.store(q.status(abi.PPHWSPStartSeqno), last.seqno)
+	q.store(q.status(abi.PPHWSPJobTimestamp), last.jobTimestamp)
+	q.store(q.register(abi.RegTimestampLo), uint32(last.timestamp))
+	q.store(q.register(abi.RegTimestampHi), uint32(last.timestamp>>32))
+	q.store(q.register(abi.RegRingStart), uint32(q.lrc))
+	q.store(q.register(abi.RegRingControl), abi.RingControl)
+	q.store(q.register(abi.RegPDP0Lo), uint32(q.table))
+	q.store(q.register(abi.RegPDP0Hi), uint32(q.table>>32))
+}
+
+// Run implements sdk.Entity.
+func (q *queue) Run(ctx context.Context, r sdk.Job) error {
+	return q.d.call(ctx, fmt.Sprintf("run job %d", r.Spec.ID), func(done func(error)) {
+		err := q.accept(r)
+		if err == nil {
+			q.settle()
+		}
+		done(err)
+	})
+}
+
+// Cancel implements sdk.Entity: it returns once the job is marked; the report follows.
+func (q *queue) Cancel(ctx context.Context, id core.JobID) error {
+	return q.d.call(ctx, fmt.Sprintf("cancel job %d", id), func(done func(error)) {
+		if at := slices.IndexFunc(q.jobs, func(j *job) bool { return j.id == id }); at >= 0 {
+			q.jobs[at].cancel = true
+			q.settle()
+		}
+		done(nil)
+	})
+}
+
+// Suspend implements sdk.Entity. A queue without work for the firmware stays enabled: it gets none.
+func (q *queue) Suspend(ctx context.Context) error {
+	return q.d.call(ctx, "suspend", func(done func(error)) {
+		if q.lost || q.destroying {
+			done(fmt.Errorf("context is being torn down: %w", core.ErrClosed))
+			return
+		}
+		q.suspended = true
+		q.suspendWaits = append(q.suspendWaits, done)
+		q.settle()
+	})
+}
+
+// Resume implements sdk.Entity.
+func (q *queue) Resume(ctx context.Context) error {
+	return q.d.call(ctx, "resume", func(done func(error)) {
+		if q.lost || q.destroying {
+			done(fmt.Errorf("context is being torn down: %w", core.ErrClosed))
+			return
+		}
+		q.suspended = false
+		answer(&q.suspendWaits, fmt.Errorf("resumed meanwhile: %w", core.ErrStale))
+		q.settle()
+		done(nil)
+	})
+}
+
+// SetProperties implements sdk.Entity. Errors wrap core.ErrInvalid.
+func (q *queue) SetProperties(ctx context.Context, p core.Properties) error {
+	return q.d.call(ctx, "set properties", func(done func(error)) {
+		if _, known := firmwarePriority[p.Priority]; !known {
+			done(fmt.Errorf("priority %q: %w", p.Priority, core.ErrInvalid))
+			return
+		}
+		changed := q.priority != p.Priority
+		q.priority = p.Priority
+		if changed && q.state.registered() && !q.lost && !q.destroying && q.advance(sendPolicies) {
+			q.sendPolicies()
+		}
+		done(nil)
+	})
+}
+
+// Progress implements sdk.Entity: it reads the descriptors in memory.
+func (q *queue) Progress() []sdk.JobUsage {
+	if !q.d.memory.enter() {
+		return nil
+	}
+	defer q.d.memory.leave()
+	q.progress.Lock()
+	defer q.progress.Unlock()
+	var list []sdk.JobUsage
+	for _, ref := range q.progress.started {
+		report := hw.Report{Status: hw.StatusDone}
+		if ref.count > 0 {
+			var err error
+			if report, err = hw.ReadReport(q.d.config.Arena, ref.descriptor, ref.count); err != nil {
+				continue
+			}
+		}
+		list = append(list, sdk.JobUsage{Job: ref.id, Usage: usageOf(ref.first, report)})
+	}
+	return list
+}
+
+// Destroy implements sdk.Entity. It returns when the firmware has forgotten the
+// context and the memory is free; a repeat does nothing.
+func (q *queue) Destroy(ctx context.Context) error {
+	return q.d.call(ctx, "destroy", func(done func(error)) {
+		if q.state == gone {
+			done(nil)
+			return
+		}
+		q.destroying = true
+		q.destroyWaits = append(q.destroyWaits, done)
+		answer(&q.suspendWaits, fmt.Errorf("destroyed: %w", core.ErrClosed))
+		q.settle()
+	})
+}

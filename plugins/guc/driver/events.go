@@ -1,0 +1,94 @@
+package driver
+
+import (
+	"fmt"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+)
+
+// handle takes one well-formed event of the firmware.
+func (d *Driver) handle(body abi.Body) {
+	switch m := body.(type) {
+	case abi.SchedContextModeDone:
+		e := modeDisabled
+		if m.Enabled {
+			e = modeEnabled
+		}
+		if q := d.find(m.ID, body); q != nil {
+			d.scanQueue(q)
+			if d.failure == nil && q.advance(e) {
+				q.settle()
+			}
+		}
+	case abi.DeregisterContextDone:
+		if q := d.find(m.ID, body); q != nil && q.advance(deregistered) {
+			q.free()
+		}
+	case abi.ContextReset:
+		d.takeReset(m.ID, body, core.CauseHang, "no preemption point was reached in time")
+	case abi.CatError:
+		if m.ID == abi.GUCIDUnknown {
+			d.log.Warn("memory error without context", "device", d.config.Name, "type", m.Type)
+			return
+		}
+		d.takeReset(m.ID, body, core.CauseTrap, fmt.Sprintf("memory error of type %#x", m.Type))
+	case abi.StateCapture:
+		d.log.Debug("engine state captured", "device", d.config.Name, "status", m.Status)
+	case abi.EngineFailure:
+		d.fail(fmt.Errorf("engine class %d instance %d could not be reset: reason %#x", m.Class, m.Instance, m.Reason))
+	case abi.CrashDumpPosted, abi.Exception:
+		d.fail(fmt.Errorf("firmware died: %s", body.Action()))
+	default:
+		d.log.Warn("unknown firmware event", "device", d.config.Name, "event", body.Action())
+	}
+}
+
+func (d *Driver) find(id abi.GUCID, body abi.Body) *queue {
+	q := d.queues[id]
+	if q == nil {
+		d.log.Warn("event without context", "device", d.config.Name, "slot", id, "event", body.Action())
+	}
+	return q
+}
+
+// takeReset: the firmware gave a context up. What its running job's descriptor
+// says of the fault wins over what the event alone means.
+func (d *Driver) takeReset(id abi.GUCID, body abi.Body, cause core.Cause, detail string) {
+	q := d.find(id, body)
+	if q == nil {
+		return
+	}
+	d.scanQueue(q)
+	if d.failure != nil || !q.advance(contextReset) {
+		return
+	}
+	if q.published > 0 {
+		report, err := q.readReport(q.jobs[0])
+		if err == nil && report.Status == hw.StatusFault {
+			cause, detail = faultCause(report.Cause), report.Detail
+		}
+	} else {
+		cause, detail = core.CauseDevice, "context was reset without work"
+	}
+	q.lose(cause, detail)
+	q.settle()
+}
+
+// faultCause translates the descriptor's cause into the shared noun.
+func faultCause(c hw.Cause) core.Cause {
+	switch c {
+	case hw.CauseMemory:
+		return core.CauseMemory
+	case hw.CauseHang:
+		return core.CauseHang
+	case hw.CauseKernel:
+		return core.CauseKernel
+	case hw.CauseDescriptor:
+		return core.CauseRefused
+	case hw.CauseEngine:
+		return core.CauseDevice
+	}
+	return core.CauseTrap
+}

@@ -1,0 +1,205 @@
+package driver
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+)
+
+// Where the transport lies in its block of GGTT memory, as Xe has it.
+const (
+	h2gDescriptor = 0x0000
+	g2hDescriptor = 0x0800
+	h2gBuffer     = 0x1000
+	g2hBuffer     = 0x2000
+	h2gSize       = 4 << 10
+	g2hSize       = 128 << 10
+	transportSize = g2hBuffer + g2hSize
+	// optInList follows the transport: the KLVs of OPT_IN_FEATURE.
+	optInList = transportSize
+	blockSize = transportSize + 4096
+)
+
+const (
+	// mailboxPoll is the period in which the mailbox is looked at without an interrupt.
+	mailboxPoll = time.Millisecond
+	// mailboxRetries bounds how often a request is sent again.
+	mailboxRetries = 50
+	// yieldDuration and yieldRatio are the defaults of Xe: compute gets 20 % of each 80 ms.
+	yieldDuration = 80
+	yieldRatio    = 20
+)
+
+// mailbox is the bring-up over MMIO: one request after the other.
+type mailbox struct {
+	left    []abi.Body
+	retries int
+	timer   hw.Timer
+	poll    hw.Timer
+	block   uint64
+	done    func(error)
+}
+
+// bringUp registers the CTBs over MMIO and enables them; done is called when
+// the device takes work, or cannot.
+func (d *Driver) bringUp(done func(error)) {
+	block, err := d.memory.low.Alloc(blockSize, hw.PageSize)
+	if err != nil {
+		d.fail(fmt.Errorf("allocate transport: %w", err))
+		return
+	}
+	if d.ct, err = newTransport(d, block); err != nil {
+		d.fail(err)
+		return
+	}
+	d.box = &mailbox{block: block, done: done, left: []abi.Body{
+		abi.SelfCfg{Key: abi.KLVH2GDescriptor, Length: 2, Value: block + h2gDescriptor},
+		abi.SelfCfg{Key: abi.KLVH2GAddress, Length: 2, Value: block + h2gBuffer},
+		abi.SelfCfg{Key: abi.KLVH2GSize, Length: 1, Value: h2gSize},
+		abi.SelfCfg{Key: abi.KLVG2HDescriptor, Length: 2, Value: block + g2hDescriptor},
+		abi.SelfCfg{Key: abi.KLVG2HAddress, Length: 2, Value: block + g2hBuffer},
+		abi.SelfCfg{Key: abi.KLVG2HSize, Length: 1, Value: g2hSize},
+		abi.ControlCTB{Enable: true},
+	}}
+	d.postMailbox()
+}
+
+// postMailbox writes the first request that is left into the mailbox, word 0 last.
+func (d *Driver) postMailbox() {
+	box, err := abi.AppendMMIO(abi.Request(d.box.left[0]))
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	regs := d.config.Ports.Registers
+	for i := len(box) - 1; i >= 0; i-- {
+		regs.Store(abi.RegScratch+4*uint32(i), box[i])
+	}
+	d.notify()
+	d.armMailbox(d.config.Timeouts.Mailbox)
+	d.pollMailboxLater()
+}
+
+func (d *Driver) armMailbox(timeout time.Duration) {
+	box := d.box
+	if box.timer != nil {
+		box.timer.Stop()
+	}
+	box.timer = d.after(timeout, func() {
+		if d.box == box {
+			d.fail(fmt.Errorf("mailbox: %s: no reply in %s", box.left[0].Action(), timeout))
+		}
+	})
+}
+
+func (d *Driver) pollMailboxLater() {
+	if d.box.poll != nil {
+		d.box.poll.Stop()
+	}
+	d.box.poll = d.after(mailboxPoll, func() {
+		if d.box != nil {
+			d.pollMailbox()
+			if d.box != nil && d.failure == nil {
+				d.pollMailboxLater()
+			}
+		}
+	})
+}
+
+// pollMailbox takes the reply when there is one.
+func (d *Driver) pollMailbox() {
+	if d.box == nil {
+		return
+	}
+	regs := d.config.Ports.Registers
+	first := regs.Load(abi.RegScratch)
+	if abi.Origin(first>>31) != abi.OriginGUC {
+		return
+	}
+	box := [abi.MMIODwords]uint32{first}
+	for i := 1; i < len(box); i++ {
+		box[i] = regs.Load(abi.RegScratch + 4*uint32(i))
+	}
+	request := d.box.left[0]
+	packet, err := abi.ParseMMIO(box)
+	if err != nil {
+		d.fail(fmt.Errorf("mailbox: %s: %w", request.Action(), err))
+		return
+	}
+	switch reply := packet.Body.(type) {
+	case abi.Busy:
+		// The firmware overwrites it with the definite reply; the longer bound runs from here on.
+		if d.box.retries >= 0 {
+			d.box.retries = -1
+			d.armMailbox(d.config.Timeouts.MailboxBusy)
+		}
+	case abi.Retry:
+		d.retryMailbox()
+	case abi.Failure:
+		d.fail(fmt.Errorf("mailbox: %s: %w", request.Action(), reply))
+	case abi.Success:
+		if _, selfCfg := request.(abi.SelfCfg); selfCfg && reply.Data0 != 1 {
+			d.fail(fmt.Errorf("mailbox: %s: key not taken", abi.Describe(abi.Request(request).Dwords())))
+			return
+		}
+		d.advanceMailbox()
+	default:
+		d.fail(fmt.Errorf("mailbox: %s: no reply but %s", request.Action(), abi.DescribeMMIO(box)))
+	}
+}
+
+func (d *Driver) retryMailbox() {
+	if d.box.retries++; d.box.retries > mailboxRetries {
+		d.fail(fmt.Errorf("mailbox: %s: refused %d times", d.box.left[0].Action(), mailboxRetries))
+		return
+	}
+	d.postMailbox()
+}
+
+// advanceMailbox goes on with the next request, or with the CTBs after the last.
+func (d *Driver) advanceMailbox() {
+	box := d.box
+	box.timer.Stop()
+	box.poll.Stop()
+	box.left, box.retries = box.left[1:], 0
+	if len(box.left) > 0 {
+		d.postMailbox()
+		return
+	}
+	d.box = nil
+	list := abi.AppendKLVs(nil, []abi.KLV{{Key: abi.KLVExtendedCATType}})
+	for i, dw := range list {
+		if err := d.config.Arena.Store32(box.block+optInList+4*uint64(i), dw); err != nil {
+			d.fail(err)
+			return
+		}
+	}
+	d.configure(box.done, []abi.Body{
+		abi.UpdateSchedulingPolicies{Policies: []abi.KLV{{Key: abi.KLVRenderComputeYield, Value: []uint32{yieldDuration, yieldRatio}}}},
+		abi.OptInFeature{Address: box.block + optInList, Dwords: uint32(len(list))},
+	})
+}
+
+// configure sends the optional settings one after the other; a firmware that
+// refuses one is used without it.
+func (d *Driver) configure(done func(error), left []abi.Body) {
+	if len(left) == 0 {
+		d.ready = true
+		done(nil)
+		return
+	}
+	d.request(left[0], func(_ abi.Success, err error) {
+		if err != nil {
+			d.log.Warn("firmware setting refused", "device", d.config.Name, "setting", left[0].Action(), "error", err)
+		}
+		d.configure(done, left[1:])
+	})
+}
+
+// notify rings the doorbell.
+func (d *Driver) notify() {
+	d.config.Ports.Registers.Store(abi.RegNotify, 0)
+	d.config.Ports.Doorbell.Raise()
+}

@@ -1,0 +1,245 @@
+package fw
+
+import (
+	"errors"
+
+	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+)
+
+// channel is the state of the two CT buffers.
+type channel struct {
+	// registered holds the addresses and sizes by SELF_CFG key.
+	registered map[abi.KLVKey]uint64
+	open       bool
+	h2g        *abi.Receiver
+	g2h        *abi.Sender
+	// queue holds messages that found no room, oldest first.
+	queue []message
+}
+
+// message is one CT message.
+type message struct {
+	fence abi.Fence
+	hxg   []uint32
+}
+
+// descriptorAlign and bufferAlign are what the addresses are multiples of.
+const (
+	descriptorAlign = 64
+	bufferAlign     = 4096
+	// ctbSizeMax bounds a ring; the drivers use 4 KiB and 128 KiB.
+	ctbSizeMax = 1 << 20
+)
+
+// selfCfg takes one address or size. DATA0 of the reply counts the entries taken.
+func (f *Firmware) selfCfg(m abi.SelfCfg) abi.Packet {
+	length, align := uint16(2), uint64(bufferAlign)
+	switch m.Key {
+	case abi.KLVH2GDescriptor, abi.KLVG2HDescriptor:
+		align = descriptorAlign
+	case abi.KLVH2GAddress, abi.KLVG2HAddress:
+	case abi.KLVH2GSize, abi.KLVG2HSize:
+		length = 1
+	default:
+		return abi.SuccessReply(0)
+	}
+	switch {
+	case m.Length != length:
+		return abi.FailureReply(abi.ErrorMalformedKLV, 0)
+	case f.ct.open:
+		return abi.FailureReply(abi.ErrorCTBInUse, 0)
+	case length == 1:
+		size := uint32(m.Value)
+		if _, err := abi.NewRing(nil, nil, size); err != nil || size > ctbSizeMax || m.Value>>32 != 0 {
+			return abi.FailureReply(abi.ErrorInvalidSize, 0)
+		}
+	case m.Value%align != 0 || m.Value < hw.MemoryBase || m.Value >= f.cfg.Arena.Size():
+		return abi.FailureReply(abi.ErrorInvalidGGTT, 0)
+	}
+	if f.ct.registered == nil {
+		f.ct.registered = map[abi.KLVKey]uint64{}
+	}
+	f.ct.registered[m.Key] = m.Value
+	return abi.SuccessReply(1)
+}
+
+// controlCTB opens or closes the channel. The pointers go on from where they stand.
+func (f *Firmware) controlCTB(m abi.ControlCTB) abi.Packet {
+	if !m.Enable {
+		f.ct.open, f.ct.queue = false, nil
+		return abi.SuccessReply(0)
+	}
+	if f.ct.open {
+		return abi.FailureReply(abi.ErrorCTBInUse, 0)
+	}
+	h2g, err := f.ring(abi.KLVH2GDescriptor, abi.KLVH2GAddress, abi.KLVH2GSize)
+	if err != nil {
+		return abi.FailureReply(codeOf(err), 0)
+	}
+	g2h, err := f.ring(abi.KLVG2HDescriptor, abi.KLVG2HAddress, abi.KLVG2HSize)
+	if err != nil {
+		return abi.FailureReply(codeOf(err), 0)
+	}
+	receiver, err := abi.NewReceiver(h2g)
+	if err != nil {
+		return abi.FailureReply(abi.ErrorCTBDescriptor, 0)
+	}
+	sender, err := abi.NewSender(g2h)
+	if err != nil {
+		return abi.FailureReply(abi.ErrorCTBDescriptor, 0)
+	}
+	f.ct.h2g, f.ct.g2h, f.ct.open, f.ct.queue = receiver, sender, true, nil
+	return abi.SuccessReply(0)
+}
+
+// ring maps one registered CT buffer. Errors are *abi.WireError.
+func (f *Firmware) ring(desc, addr, size abi.KLVKey) (abi.Ring, error) {
+	reg := f.ct.registered
+	if reg[desc] == 0 || reg[addr] == 0 || reg[size] == 0 {
+		return abi.Ring{}, &abi.WireError{What: "ctb not registered", Code: abi.ErrorCTBNotRegistered}
+	}
+	words, err := f.cfg.Arena.Words(reg[desc], abi.DescriptorDwords)
+	if err != nil {
+		return abi.Ring{}, &abi.WireError{What: "ctb descriptor: " + err.Error(), Code: abi.ErrorInvalidGGTT}
+	}
+	buffer, err := f.cfg.Arena.Words(reg[addr], uint32(reg[size]/4))
+	if err != nil {
+		return abi.Ring{}, &abi.WireError{What: "ctb buffer: " + err.Error(), Code: abi.ErrorInvalidGGTT}
+	}
+	r, err := abi.NewRing(words, buffer, uint32(reg[size]))
+	if err == nil && r.Status() != 0 {
+		err = &abi.WireError{What: "ctb status set", Code: abi.ErrorCTBDescriptor}
+	}
+	return r, err
+}
+
+// closeChannel forgets both rings.
+func (f *Firmware) closeChannel() { f.ct = channel{} }
+
+// takeH2G takes what the ring holds, in order and bounded, and reports whether
+// there was anything.
+func (f *Firmware) takeH2G() bool {
+	worked := false
+	for range f.cfg.MessagesMax {
+		if !f.ct.open || f.phase != phaseReady || len(f.ct.queue) >= f.cfg.QueueMax {
+			break
+		}
+		if now := f.cfg.Clock.Now(); f.h2gAt > now {
+			break
+		}
+		fence, hxg, ok, err := f.ct.h2g.Receive()
+		if err != nil {
+			f.breakChannel()
+			return true
+		}
+		if !ok {
+			break
+		}
+		if f.cfg.MessageDelay > 0 {
+			f.h2gAt = f.cfg.Clock.Now() + f.cfg.MessageDelay
+		}
+		worked = true
+		f.receive(fence, hxg)
+	}
+	return worked
+}
+
+// breakChannel closes the rings after corruption; the ring's STATUS says what it was.
+func (f *Firmware) breakChannel() {
+	f.counters.Broken++
+	f.ct.open, f.ct.queue = false, nil
+	if f.cfg.Trace != nil {
+		f.cfg.Trace.Add("H2G", "ring corrupt, channel closed")
+	}
+}
+
+// receive is the one place where an H2G message enters.
+func (f *Firmware) receive(fence abi.Fence, hxg []uint32) {
+	f.counters.H2G++
+	if f.cfg.Trace != nil {
+		f.cfg.Trace.Add("H2G", abi.Describe(hxg))
+	}
+	p, err := abi.Parse(hxg)
+	if p.Origin != abi.OriginHost || p.Type != abi.TypeRequest && p.Type != abi.TypeEvent && p.Type != abi.TypeFastRequest {
+		f.markH2G(abi.StatusUnderflow)
+		f.breakChannel()
+		return
+	}
+	reply := abi.Packet{}
+	if err != nil {
+		reply = abi.FailureReply(codeOf(err), 0)
+	} else {
+		reply = f.handle(p)
+	}
+	switch {
+	case reply.Type == abi.TypeFailure && p.Type == abi.TypeEvent:
+		f.counters.RefusedEvents++
+	case reply.Type == abi.TypeFailure:
+		f.counters.Refused++
+		f.reply(fence, reply)
+	case p.Type == abi.TypeRequest:
+		f.reply(fence, reply)
+	}
+}
+
+// markH2G sets status bits in the H2G descriptor.
+func (f *Firmware) markH2G(s abi.Status) {
+	if r, err := f.ring(abi.KLVH2GDescriptor, abi.KLVH2GAddress, abi.KLVH2GSize); err == nil {
+		r.Mark(s)
+	}
+}
+
+// event queues an unsolicited message; its fence is 0.
+func (f *Firmware) event(b abi.Body) { f.reply(0, abi.GUCEvent(b)) }
+
+// reply is the one place where a G2H message leaves. What finds no room waits,
+// in order.
+func (f *Firmware) reply(fence abi.Fence, p abi.Packet) {
+	if !f.ct.open {
+		f.counters.G2HDropped++
+		return
+	}
+	m := message{fence, p.Dwords()}
+	if f.cfg.Trace != nil {
+		f.cfg.Trace.Add("G2H", abi.Describe(m.hxg))
+	}
+	f.ct.queue = append(f.ct.queue, m)
+	f.flush()
+	if len(f.ct.queue) > 0 {
+		f.counters.G2HQueued++
+	}
+}
+
+// flush writes waiting messages while there is room and reports whether any left.
+func (f *Firmware) flush() bool {
+	sent := 0
+	for sent < len(f.ct.queue) {
+		m := f.ct.queue[sent]
+		err := f.ct.g2h.Send(m.fence, m.hxg)
+		if errors.Is(err, abi.ErrNoRoom) {
+			break
+		}
+		if err != nil {
+			f.breakChannel()
+			return true
+		}
+		f.counters.G2H++
+		sent++
+	}
+	if sent == 0 {
+		return false
+	}
+	f.ct.queue = append(f.ct.queue[:0], f.ct.queue[sent:]...)
+	f.cfg.Ports.Interrupt.Raise()
+	return true
+}
+
+// codeOf is the code that answers an error of package abi.
+func codeOf(err error) abi.ErrorCode {
+	var w *abi.WireError
+	if errors.As(err, &w) && w.Code != 0 {
+		return w.Code
+	}
+	return abi.ErrorGeneric
+}

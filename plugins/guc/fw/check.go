@@ -1,0 +1,96 @@
+package fw
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+)
+
+// Check verifies what must hold between two Steps, for tests and simulations.
+// The error names the first thing that does not hold.
+func (f *Firmware) Check() error {
+	if f.phase == phaseDead || f.phase == phaseDraining {
+		return nil
+	}
+	var pending uint64
+	for id, g := range f.contexts {
+		pending += uint64(g.disables)
+		if err := g.check(); err != nil {
+			return fmt.Errorf("context %d (%s): %w", id, g.state, err)
+		}
+	}
+	if c := f.counters; c.ModeSets != c.ModeDones+c.ModesForgotten+pending {
+		return fmt.Errorf("%d mode sets, %d answered, %d forgotten, %d pending", c.ModeSets, c.ModeDones, c.ModesForgotten, pending)
+	}
+	for _, c := range f.classes {
+		for l, queue := range c.ready {
+			seen := map[*guContext]bool{}
+			for _, g := range queue {
+				if !g.queued || g.queuedAt != uint32(l) || seen[g] || f.contexts[g.id] != g {
+					return fmt.Errorf("context %d stands wrongly in queue %d", g.id, l)
+				}
+				seen[g] = true
+			}
+		}
+		for _, in := range c.instances {
+			if in.g != nil && (in.g.on != in || in.run == nil || in.g.mask&(1<<in.index) == 0) {
+				return fmt.Errorf("engine %d.%d: context %d is not properly on it", c.class, in.index, in.g.id)
+			}
+		}
+	}
+	return nil
+}
+
+// check verifies one context by itself.
+func (g *guContext) check() error {
+	switch {
+	case g.on != nil && g.on.g != g:
+		return fmt.Errorf("is on an engine that does not have it")
+	case g.on != nil && g.queued:
+		return fmt.Errorf("is on an engine and queued")
+	case g.on != nil && g.state != contextEnabled && g.state != contextDisabling:
+		return fmt.Errorf("is on an engine")
+	case g.queued && g.state != contextEnabled:
+		return fmt.Errorf("is queued")
+	case (g.disables > 0) != (g.state == contextDisabling):
+		return fmt.Errorf("has %d disables to answer", g.disables)
+	case g.state == contextDisabling && (g.on == nil || !g.on.preempting):
+		return fmt.Errorf("is not leaving")
+	}
+	return nil
+}
+
+// RunTime returns how long a context has been on engines in all, switch-ins
+// that have not ended excluded; false when the id is not registered.
+func (f *Firmware) RunTime(id abi.GUCID) (time.Duration, bool) {
+	g := f.contexts[id]
+	if g == nil {
+		return 0, false
+	}
+	return g.ran, true
+}
+
+// Running returns which context is on an instance; false when none is.
+func (f *Firmware) Running(class abi.EngineClass, index uint32) (abi.GUCID, bool) {
+	c := f.classOf(class)
+	if c == nil || uint64(index) >= uint64(len(c.instances)) || c.instances[index].g == nil {
+		return 0, false
+	}
+	return c.instances[index].g.id, true
+}
+
+// Idle reports whether nothing runs, waits or is to be sent.
+func (f *Firmware) Idle() bool {
+	if !f.quiet() || len(f.ct.queue) > 0 || len(f.later) > 0 {
+		return false
+	}
+	for _, c := range f.classes {
+		for _, queue := range c.ready {
+			if len(queue) > 0 {
+				return false
+			}
+		}
+	}
+	return true
+}

@@ -1,0 +1,137 @@
+package fw
+
+import (
+	"errors"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+)
+
+// hangDetail is what the descriptor says of a context that did not leave.
+const hangDetail = "no preemption point within the preemption timeout"
+
+// unmapped says that an address is in no mapping.
+type unmapped struct{ err error }
+
+// Error implements error.
+func (u *unmapped) Error() string { return u.err.Error() }
+
+// faultError ends a context for an error of its ring or its dispatch.
+func (f *Firmware) faultError(in *instance, err error) {
+	var u *unmapped
+	var fe *core.FaultError
+	switch {
+	case errors.As(err, &u):
+		f.catError(in, err.Error())
+	case errors.As(err, &fe):
+		f.fault(in, causeOf(fe.Cause), fe.Detail)
+	default:
+		f.fault(in, hw.CauseDescriptor, err.Error())
+	}
+}
+
+// causeOf translates the cause of an engine's fault.
+func causeOf(c core.Cause) hw.Cause {
+	switch c {
+	case core.CauseTrap:
+		return hw.CauseTrap
+	case core.CauseMemory:
+		return hw.CauseMemory
+	case core.CauseHang:
+		return hw.CauseHang
+	case core.CauseKernel:
+		return hw.CauseKernel
+	}
+	return hw.CauseEngine
+}
+
+// fault resets the engine under a context that misbehaved: descriptor, 0x8002,
+// 0x1008, and then whatever disable waited for it.
+func (f *Firmware) fault(in *instance, cause hw.Cause, detail string) {
+	g := in.g
+	f.blame(in, cause, detail)
+	f.counters.Resets++
+	f.event(abi.StateCapture{})
+	f.event(abi.ContextReset{ID: g.id})
+	f.afterReset(g)
+}
+
+// catError ends a context that named memory which is not mapped.
+func (f *Firmware) catError(in *instance, detail string) {
+	g := in.g
+	f.blame(in, hw.CauseMemory, detail)
+	f.counters.CatErrors++
+	f.event(abi.CatError{ID: g.id, Extended: f.extendedCat, Type: abi.CatTypeUnsupported})
+	f.afterReset(g)
+}
+
+// blame writes the fault into the descriptor, if the context got that far, and
+// takes the context off. The ring head stays at the command that failed.
+func (f *Firmware) blame(in *instance, cause hw.Cause, detail string) {
+	if in.run != nil {
+		r := f.progress(in)
+		r.Status, r.Cause, r.Detail = hw.StatusFault, cause, detail
+		f.report(in, r)
+	}
+	f.save(in)
+}
+
+// afterReset makes a context unschedulable and answers the disable that waited.
+func (f *Firmware) afterReset(g *guContext) {
+	if g.disables > 0 {
+		f.disabled(g)
+		return
+	}
+	g.state = contextReset
+}
+
+// engineFault ends a context whose execution or start failed in the engine.
+func (f *Firmware) engineFault(in *instance, err error) {
+	var fe *core.FaultError
+	if errors.As(err, &fe) {
+		f.fault(in, causeOf(fe.Cause), fe.Detail)
+		return
+	}
+	f.fault(in, hw.CauseEngine, err.Error())
+}
+
+// aborter is what an execution implements that can be ended in the middle of a
+// workgroup. An engine on a CPU cannot do that.
+type aborter interface{ Abort() }
+
+// force resets an engine whose context did not leave in time.
+func (f *Firmware) force(in *instance) {
+	if f.noEngineReset {
+		in.preemptAt = never
+		return
+	}
+	a, ok := in.run.exec.(aborter)
+	if !ok {
+		f.engineFailed(in)
+		return
+	}
+	in.aborting = true
+	in.abortAt = f.cfg.Clock.Now() + f.cfg.AbortGrace
+	a.Abort()
+}
+
+// reasonHung is the reason of an engine failure: the engine did not leave its
+// workgroup. The numbers of the real firmware are not public.
+const reasonHung = 1
+
+// engineFailed reports that an engine cannot be reset and stops the firmware:
+// the context never left, so that no MODE_DONE of it follows.
+func (f *Firmware) engineFailed(in *instance) {
+	g := in.g
+	f.counters.EngineFailures++
+	r := f.progress(in)
+	r.Status, r.Cause, r.Detail = hw.StatusFault, hw.CauseHang, hangDetail
+	f.report(in, r)
+	g.state = contextReset
+	f.counters.Resets++
+	f.event(abi.StateCapture{})
+	f.event(abi.ContextReset{ID: g.id})
+	f.event(abi.EngineFailure{Class: g.class.class, Instance: in.index, Reason: reasonHung})
+	f.die()
+}

@@ -1,0 +1,355 @@
+package fw
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/gpuwm/gpuwm/plugins/engine"
+	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+)
+
+// ErrRunning is returned when an execution is still on an engine: its kernel
+// may go on writing to memory, so the arena must not be unmapped.
+var ErrRunning = errors.New("an execution did not end")
+
+// phase is what the firmware as a whole does.
+type phase uint8
+
+// The phases and what may follow.
+const (
+	// phaseReady serves the host; then draining, frozen or dead.
+	phaseReady phase = iota
+	// phaseDraining takes everything off the engines and then goes on with what
+	// was asked (soft reset or reload): ready, or dead.
+	phaseDraining
+	// phaseFrozen keeps everything and does nothing; then ready, or draining.
+	phaseFrozen
+	// phaseDead is mute; only a reload helps.
+	phaseDead
+)
+
+// Firmware is one emulated GuC with its engines. All methods but Wake and
+// those documented otherwise belong to the goroutine that calls Step.
+type Firmware struct {
+	cfg   Config
+	phase phase
+	// drained is what follows when the engines are empty.
+	drained func()
+
+	mailbox mailbox
+	ct      channel
+	later   []delayed
+	// h2gAt is when the next H2G message may be taken.
+	h2gAt time.Duration
+
+	contexts map[abi.GUCID]*guContext
+	classes  []*engineClass
+	spaces   uint64
+	kernels  kernelCache
+	// noEngineReset is the global flag: a context that will not preempt stays.
+	noEngineReset bool
+	// extendedCat says that the host opted in to the type of CAT errors.
+	extendedCat bool
+
+	wake     hw.Line
+	timer    hw.Timer
+	timerAt  time.Duration
+	counters Counters
+}
+
+// delayed is something that happens at a moment.
+type delayed struct {
+	at time.Duration
+	do func()
+}
+
+// flushRetry is how often a full G2H ring is looked at: the host does not
+// notify when it has read.
+const flushRetry = time.Millisecond
+
+// never is later than every moment.
+const never = time.Duration(1<<63 - 1)
+
+// New makes a firmware that has just been loaded: it knows no context and
+// answers the mailbox, also what the host wrote there before. It does nothing
+// before the first Step. Errors wrap ErrInvalid.
+func New(cfg Config) (*Firmware, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	f := &Firmware{cfg: cfg, wake: hw.NewLine(), timerAt: never, contexts: map[abi.GUCID]*guContext{}}
+	for class, count := range cfg.Classes {
+		f.classes = append(f.classes, newEngineClass(class, count))
+	}
+	slices.SortFunc(f.classes, func(a, b *engineClass) int { return int(a.class) - int(b.class) })
+	return f, nil
+}
+
+// Wake delivers a value when Step has something to do without a doorbell: an
+// execution ended or a timer fell due. May be read from any goroutine.
+func (f *Firmware) Wake() <-chan struct{} { return f.wake.C() }
+
+// Counters returns a copy of the counters.
+func (f *Firmware) Counters() Counters { return f.counters }
+
+// Dead reports whether the firmware has stopped for good (engine failure or
+// crash), so that only Reload or a new process helps.
+func (f *Firmware) Dead() bool { return f.phase == phaseDead }
+
+// Step does everything that is ready: mailbox, H2G messages, ended executions,
+// deadlines, choice of what runs. It returns without waiting. When more than a
+// bounded amount was ready it raises Wake and leaves the rest to the next call.
+func (f *Firmware) Step() {
+	if now := f.cfg.Clock.Now(); now >= f.timerAt {
+		f.timer, f.timerAt = nil, never
+	}
+	for pass := 0; ; pass++ {
+		if pass == passesMax {
+			f.wake.Raise()
+			break
+		}
+		if !f.pass() {
+			break
+		}
+	}
+	f.arm()
+}
+
+// pass does one round and reports whether anything happened.
+func (f *Firmware) pass() bool {
+	if f.phase == phaseFrozen {
+		return false
+	}
+	worked := f.flush()
+	if f.phase == phaseDead {
+		return f.reap() || worked
+	}
+	worked = f.finishEnded() || worked
+	if f.phase == phaseDraining {
+		worked = f.expire() || worked
+		return f.finishDrain() || f.takeMailbox() || worked
+	}
+	worked = f.takeMailbox() || worked
+	worked = f.takeH2G() || worked
+	worked = f.expire() || worked
+	return f.schedule() || worked
+}
+
+// arm sets one timer for the earliest deadline.
+func (f *Firmware) arm() {
+	at := f.deadline()
+	if at == f.timerAt {
+		return
+	}
+	if f.timer != nil {
+		f.timer.Stop()
+		f.timer = nil
+	}
+	f.timerAt = at
+	if at != never {
+		f.timer = f.cfg.Clock.AfterFunc(at-f.cfg.Clock.Now(), f.wake.Raise)
+	}
+}
+
+// deadline returns when something falls due next.
+func (f *Firmware) deadline() time.Duration {
+	at := never
+	if f.phase == phaseFrozen {
+		return at
+	}
+	if f.ct.open && len(f.ct.queue) > 0 {
+		at = f.cfg.Clock.Now() + flushRetry
+	}
+	if f.phase == phaseDead {
+		return at
+	}
+	if len(f.later) > 0 {
+		at = min(at, f.later[0].at)
+	}
+	if f.ct.open && f.h2gAt > f.cfg.Clock.Now() {
+		at = min(at, f.h2gAt)
+	}
+	for _, c := range f.classes {
+		for _, in := range c.instances {
+			at = min(at, f.instanceDeadline(c, in))
+		}
+	}
+	return at
+}
+
+// after arranges for do to be called in a Step, d from now; what is due at the
+// same moment keeps its order.
+func (f *Firmware) after(d time.Duration, do func()) {
+	at := f.cfg.Clock.Now() + d
+	i := len(f.later)
+	for i > 0 && f.later[i-1].at > at {
+		i--
+	}
+	f.later = slices.Insert(f.later, i, delayed{at, do})
+}
+
+// expire does what fell due and reports whether anything did.
+func (f *Firmware) expire() bool {
+	now := f.cfg.Clock.Now()
+	worked := false
+	for len(f.later) > 0 && f.later[0].at <= now {
+		do := f.later[0].do
+		f.later = f.later[1:]
+		do()
+		worked = true
+	}
+	for _, c := range f.classes {
+		for _, in := range c.instances {
+			if f.phase == phaseDead {
+				return true
+			}
+			worked = f.expireInstance(in, now) || worked
+		}
+	}
+	return worked
+}
+
+// Run steps the firmware in real time until ctx ends; it then takes everything
+// off the engines and returns nil, or ErrRunning when an execution did not end
+// within the preemption floor (at least a second; at once when the firmware was
+// dead before). Nobody else may call Step meanwhile.
+func (f *Firmware) Run(ctx context.Context) error {
+	for {
+		f.Step()
+		select {
+		case <-ctx.Done():
+			return f.shutdown()
+		case <-f.cfg.Ports.Doorbell.C():
+		case <-f.wake.C():
+		}
+	}
+}
+
+// shutdown ends all executions and waits for them, within a bound.
+func (f *Firmware) shutdown() error {
+	f.stopAll(true)
+	wait := max(f.cfg.PreemptionMin, time.Second)
+	if f.phase == phaseDead {
+		wait = 0 // What still runs has had its time.
+	}
+	late := make(chan struct{})
+	bound := f.cfg.Clock.AfterFunc(wait, func() { close(late) })
+	defer bound.Stop()
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	f.phase = phaseDead
+	for {
+		f.reap()
+		if f.quiet() {
+			return nil
+		}
+		select {
+		case <-f.wake.C():
+		case <-late:
+			return ErrRunning
+		}
+	}
+}
+
+// Reload is a reset of the whole device: everything is forgotten, contexts and
+// CT buffers included, and memory stays as it is. e replaces the engine unless
+// it is nil. With the old engine the firmware answers nothing until the
+// executions under it have ended; one that never ends keeps it mute. With a new
+// engine it is up at once, and the caller sees to the old one.
+func (f *Firmware) Reload(e engine.Engine) {
+	f.stopAll(true)
+	f.closeChannel()
+	f.later = nil
+	if e != nil {
+		f.cfg.Engine = e
+		f.kernels = kernelCache{}
+		for _, c := range f.classes {
+			for _, in := range c.instances {
+				*in = instance{index: in.index}
+			}
+		}
+	}
+	f.phase = phaseDraining
+	f.drained = func() {
+		f.forgetContexts()
+		f.resetMailbox()
+		f.noEngineReset, f.extendedCat = false, false
+	}
+	f.wake.Raise()
+}
+
+// Freeze stops all activity and keeps the state, as runtime suspend does
+// (D3hot). Errors wrap ErrRunning when something is on an engine.
+func (f *Firmware) Freeze() error {
+	if !f.quiet() {
+		return ErrRunning
+	}
+	if f.phase == phaseReady {
+		f.phase = phaseFrozen
+	}
+	return nil
+}
+
+// Thaw ends Freeze; what came meanwhile is done in the next Step.
+func (f *Firmware) Thaw() {
+	if f.phase == phaseFrozen {
+		f.phase = phaseReady
+		f.wake.Raise()
+	}
+}
+
+// Crash makes the firmware post a crash dump (or an exception) and stop.
+func (f *Firmware) Crash(exception bool) {
+	if f.phase == phaseDead {
+		return
+	}
+	if exception {
+		f.event(abi.Exception{})
+	} else {
+		f.event(abi.CrashDumpPosted{})
+	}
+	f.die()
+}
+
+// die makes the firmware mute; only messages that already wait still leave.
+func (f *Firmware) die() {
+	f.phase = phaseDead
+	f.later = nil
+	f.stopAll(false)
+}
+
+// finishDrain goes on with what was asked when all engines are empty.
+func (f *Firmware) finishDrain() bool {
+	if !f.quiet() {
+		return false
+	}
+	f.phase = phaseReady
+	then := f.drained
+	f.drained = nil
+	then()
+	return true
+}
+
+// forgetContexts empties the context table and the queues.
+func (f *Firmware) forgetContexts() {
+	for _, c := range f.classes {
+		c.clear()
+	}
+	spaces := make([]uint64, 0, len(f.contexts))
+	for _, g := range f.contexts {
+		f.counters.ModesForgotten += uint64(g.disables)
+		if g.space != 0 {
+			spaces = append(spaces, g.space)
+		}
+	}
+	slices.Sort(spaces)
+	for _, s := range spaces {
+		f.cfg.Engine.Forget(s)
+	}
+	clear(f.contexts)
+}

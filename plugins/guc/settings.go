@@ -1,0 +1,105 @@
+package guc
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
+	"github.com/gpuwm/gpuwm/plugins/guc/driver"
+	"github.com/gpuwm/gpuwm/plugins/guc/fw"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+)
+
+// settings are the options of one device in a deployment file:
+//
+//	quantum   how long an entity runs while another waits; 10ms (default) to 100s
+//	hang      how long a workgroup may take to a preemption point; 10ms to 100s, default 10s
+//	cores     cores of the engine, 0 (default) means all
+//	credits   room of an entity's ring in jobs, default 64
+//	memory    device memory in GiB of address space, 1 to 16384, default 64
+type settings struct {
+	quantum, hang time.Duration
+	cores         int
+	credits       uint32
+	memory        uint64
+}
+
+const (
+	settingMax   = 100 * time.Second
+	hangMin      = 10 * time.Millisecond
+	gib          = 1 << 30
+	memoryMaxGiB = hw.ArenaSizeMax / gib
+	coresMax     = 1 << 16
+	// answerSlack is what a busy machine may add to any wait for the firmware.
+	answerSlack = 10 * time.Second
+)
+
+// timeouts gives the driver's bounds for a live engine: a firmware emulated on
+// cores that kernels use too is slower than silicon.
+func (s settings) timeouts() driver.Timeouts {
+	return driver.Timeouts{
+		Mailbox: answerSlack, MailboxBusy: answerSlack, Reply: answerSlack, Stall: answerSlack,
+		Ack: s.hang + answerSlack,
+	}
+}
+
+// parseSettings checks engine and options; errors wrap core.ErrInvalid.
+func parseSettings(spec core.DeviceSpec) (settings, error) {
+	s := settings{quantum: fw.LiveQuantumMin, hang: fw.LivePreemptionMin, memory: hw.ArenaSizeDefault}
+	if spec.Engine != "" && spec.Engine != wasm.Name {
+		return s, fmt.Errorf("engine %q, want %s: %w", spec.Engine, wasm.Name, core.ErrInvalid)
+	}
+	names := make([]string, 0, len(spec.Options))
+	for name := range spec.Options {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := s.set(name, spec.Options[name]); err != nil {
+			return s, fmt.Errorf("option %s: %w: %w", name, core.ErrInvalid, err)
+		}
+	}
+	return s, nil
+}
+
+func (s *settings) set(name, text string) error {
+	switch name {
+	case "quantum":
+		return duration(&s.quantum, text, fw.LiveQuantumMin)
+	case "hang":
+		return duration(&s.hang, text, hangMin)
+	case "cores":
+		n, err := number(text, 0, coresMax)
+		s.cores = int(n)
+		return err
+	case "credits":
+		n, err := number(text, 1, driver.CreditsMax)
+		s.credits = uint32(n)
+		return err
+	case "memory":
+		n, err := number(text, 1, memoryMaxGiB)
+		s.memory = n * gib
+		return err
+	}
+	return fmt.Errorf("unknown; there are quantum, hang, cores, credits, memory")
+}
+
+func duration(to *time.Duration, text string, least time.Duration) error {
+	d, err := time.ParseDuration(text)
+	if err == nil && (d < least || d > settingMax) {
+		err = fmt.Errorf("%s, want %s to %s", d, least, settingMax)
+	}
+	*to = d
+	return err
+}
+
+func number(text string, least, most uint64) (uint64, error) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err == nil && (n < least || n > most) {
+		err = fmt.Errorf("%d, want %d to %d", n, least, most)
+	}
+	return n, err
+}

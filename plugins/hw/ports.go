@@ -1,0 +1,186 @@
+package hw
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Line is an edge-triggered signal line, a doorbell or an interrupt. Several
+// raises before the other side looks count as one.
+type Line interface {
+	// Raise signals the other side. It never blocks and may be called from any goroutine.
+	Raise()
+	// C delivers one value for one or more raises. One goroutine receives.
+	C() <-chan struct{}
+}
+
+// Ports are what the two sides have besides memory. The host stores to
+// Registers and raises Doorbell; the firmware raises Interrupt.
+type Ports struct {
+	Registers *Registers
+	Doorbell  Line
+	Interrupt Line
+}
+
+// channelLine is a line within one process.
+type channelLine chan struct{}
+
+// NewLine returns a line within one process.
+func NewLine() Line { return make(channelLine, 1) }
+
+// Raise implements Line.
+func (l channelLine) Raise() {
+	select {
+	case l <- struct{}{}:
+	default:
+	}
+}
+
+// C implements Line.
+func (l channelLine) C() <-chan struct{} { return l }
+
+// PipeEnd is a line between two processes: each raise writes one byte into a pipe.
+type PipeEnd struct {
+	r, w   *os.File
+	notify channelLine
+	gone   chan struct{}
+	closed atomic.Bool
+	reader sync.WaitGroup
+}
+
+// PipeLine makes a line from the ends of a pipe that this process holds; the
+// side that only raises passes a nil r, the side that only receives a nil w. It
+// owns the files from then on. Errors wrap ErrInvalid when both are nil.
+func PipeLine(r, w *os.File) (*PipeEnd, error) {
+	if r == nil && w == nil {
+		return nil, fmt.Errorf("pipe line without a pipe: %w", ErrInvalid)
+	}
+	p := &PipeEnd{r: r, w: w, notify: make(channelLine, 1), gone: make(chan struct{})}
+	if w != nil {
+		if err := nonblocking(w); err != nil {
+			return nil, fmt.Errorf("pipe line: %w", err)
+		}
+	}
+	if r != nil {
+		p.reader.Add(1)
+		go p.read()
+	}
+	return p, nil
+}
+
+// nonblocking makes writes to f return at once when the pipe is full.
+func nonblocking(f *os.File) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var set error
+	if err := conn.Control(func(fd uintptr) { set = unix.SetNonblock(int(fd), true) }); err != nil {
+		return err
+	}
+	return set
+}
+
+// read turns bytes into notifications until the writers are gone or Close.
+func (p *PipeEnd) read() {
+	defer p.reader.Done()
+	defer close(p.gone)
+	var buf [256]byte
+	for {
+		n, err := p.r.Read(buf[:])
+		if n > 0 {
+			p.notify.Raise()
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Raise implements Line. A full pipe means that the other side has not looked
+// yet: the byte is not needed. A broken one means that it is gone: C's Gone tells.
+func (p *PipeEnd) Raise() {
+	if p.w == nil {
+		return
+	}
+	conn, err := p.w.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = conn.Write(func(fd uintptr) bool {
+		for {
+			if _, err := unix.Write(int(fd), []byte{1}); err != unix.EINTR {
+				return true
+			}
+		}
+	})
+}
+
+// C implements Line.
+func (p *PipeEnd) C() <-chan struct{} { return p.notify }
+
+// Gone is closed when no process can raise the line any more, or after Close.
+// It never is on a line that only raises.
+func (p *PipeEnd) Gone() <-chan struct{} { return p.gone }
+
+// Close closes the files and ends the reader. A second call does nothing.
+func (p *PipeEnd) Close() error {
+	if !p.closed.CompareAndSwap(false, true) {
+		return nil
+	}
+	var err error
+	if p.w != nil {
+		err = p.w.Close()
+	}
+	if p.r != nil {
+		err = errors.Join(err, p.r.Close())
+		p.reader.Wait()
+	}
+	return err
+}
+
+// Registers is a window of PageSize bytes of a vendor's register space. It
+// lies at RegisterPage of the arena, so that both sides see the same registers.
+type Registers struct {
+	arena  *Arena
+	window uint32
+}
+
+// NewRegisters places the register offsets [window, window+PageSize) in the
+// register page. window must be a multiple of PageSize; errors wrap ErrInvalid.
+func NewRegisters(a *Arena, window uint32) (*Registers, error) {
+	if uint64(window)%PageSize != 0 {
+		return nil, fmt.Errorf("register window %#x: %w", window, ErrInvalid)
+	}
+	return &Registers{arena: a, window: window}, nil
+}
+
+// Load reads the 32-bit register at the vendor's offset. As on a bus, an
+// unaligned offset or one outside of the window reads as all ones.
+func (r *Registers) Load(offset uint32) uint32 {
+	if !r.inside(offset) {
+		return 0xFFFFFFFF
+	}
+	v, err := r.arena.Load32(RegisterPage + uint64(offset-r.window))
+	if err != nil {
+		return 0xFFFFFFFF
+	}
+	return v
+}
+
+// Store writes a register. As on a bus, a write that goes nowhere is lost.
+func (r *Registers) Store(offset uint32, v uint32) {
+	if r.inside(offset) {
+		_ = r.arena.Store32(RegisterPage+uint64(offset-r.window), v)
+	}
+}
+
+// inside reports whether the offset is a register of the window.
+func (r *Registers) inside(offset uint32) bool {
+	return offset >= r.window && uint64(offset-r.window) < PageSize && offset%4 == 0
+}

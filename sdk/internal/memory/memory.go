@@ -1,0 +1,232 @@
+// Package memory is a backend without a device: its entities are byte slices,
+// and what a job does is said by its entry point. The tests of the seam use it.
+package memory
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/sdk"
+)
+
+// The entry points.
+const (
+	// Instant completes inside Run.
+	Instant = "instant"
+	// Fill adds one to every byte of the first buffer and completes.
+	Fill = "fill"
+	// Slow runs until it is cancelled; every sample sees one more workgroup.
+	Slow = "slow"
+	// Trap is refused with a fault.
+	Trap = "trap"
+	// Panic panics inside Run.
+	Panic = "panic"
+	// Lose loses the entity.
+	Lose = "lose"
+	// Block blocks Run until its context ends.
+	Block = "block"
+	// Print writes to standard output and error.
+	Print = "print"
+)
+
+// BadKernel is code that LoadKernel refuses.
+const BadKernel = "bad"
+
+// Backend implements sdk.Backend.
+type Backend struct {
+	// Calls, when set, is told of every call, in order per entity.
+	Calls func(entity core.EntityID, epoch core.Epoch, call string)
+	// Credits of an entity's ring; 256 when zero.
+	Credits uint32
+	// Failed is what Open was given, for the test to call.
+	Failed func(error)
+}
+
+// Describe implements sdk.Backend.
+func (b *Backend) Describe() core.BackendDescription {
+	return core.BackendDescription{Name: "memory", Version: "1", Engines: []string{"none"}}
+}
+
+// Open implements sdk.Backend.
+func (b *Backend) Open(_ context.Context, spec core.DeviceSpec, log hclog.Logger, failed func(error)) (sdk.Device, error) {
+	if spec.Engine == "broken" {
+		return nil, fmt.Errorf("engine broken: %w", core.ErrInvalid)
+	}
+	b.Failed = failed
+	log.Info("device opened", "engine", spec.Engine)
+	return &device{b: b, spec: spec}, nil
+}
+
+func (b *Backend) called(id core.EntityID, epoch core.Epoch, call string) {
+	if b.Calls != nil {
+		b.Calls(id, epoch, call)
+	}
+}
+
+type device struct {
+	b    *Backend
+	spec core.DeviceSpec
+}
+
+// Describe implements sdk.Device.
+func (d *device) Describe() core.DeviceDescription {
+	return core.DeviceDescription{
+		Name: d.spec.Name, Engine: d.spec.Engine, Granularity: core.GranularityWorkgroup,
+		Formats: []string{core.FormatWasm}, Credits: max(d.b.Credits, 256), EntitiesMax: 1024,
+		MemoryMax: 1 << 30, SavesImages: true,
+	}
+}
+
+// LoadKernel implements sdk.Device.
+func (d *device) LoadKernel(_ context.Context, k core.Kernel) error {
+	if string(k.Code) == BadKernel {
+		return fmt.Errorf("no such kernel: %w", core.ErrInvalid)
+	}
+	return nil
+}
+
+// Create implements sdk.Device.
+func (d *device) Create(_ context.Context, spec *core.EntitySpec, image core.ImageSource, report sdk.Reporter) (sdk.Entity, error) {
+	e := &entity{b: d.b, spec: spec, header: image.Header(), report: report}
+	for _, s := range e.header.Buffers {
+		e.buffers = append(e.buffers, make([]byte, s.Size))
+	}
+	err := image.Chunks(func(ref core.ChunkRef, data []byte) error {
+		copy(e.buffers[ref.Buffer][ref.Index*core.ChunkSize:], data)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.b.called(spec.ID, 0, "create")
+	return e, nil
+}
+
+// Close implements sdk.Device.
+func (d *device) Close(context.Context) error {
+	d.b.called(0, 0, "close")
+	return nil
+}
+
+type entity struct {
+	b       *Backend
+	spec    *core.EntitySpec
+	header  core.ImageHeader
+	buffers [][]byte
+	report  sdk.Reporter
+	mu      sync.Mutex
+	slow    []sdk.JobUsage
+}
+
+// Run implements sdk.Entity.
+func (e *entity) Run(ctx context.Context, job sdk.Job) error {
+	id, all := job.Spec.ID, job.Spec.Workgroups()
+	e.b.called(e.spec.ID, job.Epoch, fmt.Sprintf("run %d", id))
+	done := sdk.Usage{Done: all, Executed: all - job.First, ExecutedTime: time.Millisecond}
+	switch job.Spec.Entry {
+	case Trap:
+		return &core.FaultError{Cause: core.CauseTrap, Entity: e.spec.ID, Job: id, Detail: "unreachable"}
+	case Panic:
+		panic("asked for")
+	case Lose:
+		e.report.Started(id)
+		e.report.Lost(true, id, sdk.Usage{Done: 1}, core.CauseHang, "did not end")
+		return nil
+	case Block:
+		<-ctx.Done()
+		return ctx.Err()
+	case Slow:
+		e.mu.Lock()
+		e.slow = append(e.slow, sdk.JobUsage{Job: id, Usage: sdk.Usage{Done: job.First}})
+		e.mu.Unlock()
+		e.report.Started(id)
+		return nil
+	case Print:
+		for range 10_000 {
+			fmt.Fprintln(os.Stdout, "a line that nobody asked for")
+			fmt.Fprintln(os.Stderr, `{"@message": 1, "@level": [], "@timestamp": {}}`)
+		}
+	case Fill:
+		for i := range e.buffers[0] {
+			e.buffers[0][i]++
+		}
+	}
+	e.report.Started(id)
+	e.report.Completed(id, done)
+	return nil
+}
+
+// Cancel implements sdk.Entity.
+func (e *entity) Cancel(_ context.Context, job core.JobID) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i, u := range e.slow {
+		if u.Job == job {
+			e.slow = slices.Delete(e.slow, i, i+1)
+			e.report.Cancelled(job, u.Usage)
+			return nil
+		}
+	}
+	return nil
+}
+
+// Suspend implements sdk.Entity.
+func (e *entity) Suspend(context.Context) error {
+	e.b.called(e.spec.ID, 0, "suspend")
+	return nil
+}
+
+// Resume implements sdk.Entity.
+func (e *entity) Resume(context.Context) error {
+	e.b.called(e.spec.ID, 0, "resume")
+	return nil
+}
+
+// SetProperties implements sdk.Entity.
+func (e *entity) SetProperties(_ context.Context, p core.Properties) error {
+	e.b.called(e.spec.ID, 0, "set "+string(p.Priority))
+	return nil
+}
+
+// Message implements sdk.MessageHandler: the reply is the payload, reversed.
+func (e *entity) Message(_ context.Context, _ core.MessageKind, payload []byte) ([]byte, error) {
+	reply := slices.Clone(payload)
+	slices.Reverse(reply)
+	return reply, nil
+}
+
+// Progress implements sdk.Entity.
+func (e *entity) Progress() []sdk.JobUsage {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i := range e.slow {
+		e.slow[i].Done++
+		e.slow[i].Executed++
+	}
+	return slices.Clone(e.slow)
+}
+
+// Save implements sdk.Entity.
+func (e *entity) Save(context.Context) (core.ImageSource, error) {
+	h := e.header
+	h.Jobs = nil
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, u := range e.slow {
+		h.Jobs = append(h.Jobs, core.ImageJob{Job: u.Job, Cursor: u.Done, Executed: u.Executed})
+	}
+	return sdk.BufferImage(h, e.buffers), nil
+}
+
+// Destroy implements sdk.Entity.
+func (e *entity) Destroy(context.Context) error {
+	e.b.called(e.spec.ID, 0, "destroy")
+	return nil
+}

@@ -1,0 +1,329 @@
+package sdk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/core/crash"
+	"github.com/gpuwm/gpuwm/sdk/internal/wire"
+)
+
+// MessageHandler is implemented by an Entity whose backend has message types of
+// its own (kinds from core.MessageBackend on). Message is called in order with
+// the other methods; reply goes back with the event, at most 1 MiB.
+type MessageHandler interface {
+	Message(ctx context.Context, kind core.MessageKind, payload []byte) (reply []byte, err error)
+}
+
+// lane is the serial executor of one entity. A goroutine exists only while
+// work is queued.
+type lane struct {
+	d  *device
+	id core.EntityID
+
+	// Guarded by the device's mutex.
+	applied core.CommandSeq
+	epoch   core.Epoch
+	created core.Epoch
+	items   []item
+	running bool
+
+	// Owned by the executor.
+	entity    Entity
+	live      core.Epoch // epoch of entity
+	over      core.Epoch // highest epoch that ended
+	report    *reporter
+	suspended bool
+	runs      runWindow
+}
+
+// item is one piece of queued work: a command, a sample or a save.
+type item struct {
+	command  core.Command
+	received time.Time
+	sample   bool
+	save     *saving
+}
+
+// run executes what is queued, and ends when nothing is.
+func (l *lane) run() {
+	var items []item
+	for {
+		clear(items)
+		var ok bool
+		if items, ok = l.d.next(l, items[:0]); !ok {
+			return
+		}
+		for i := range items {
+			if l.d.ctx.Err() != nil {
+				break
+			}
+			l.do(&items[i])
+		}
+		l.runs.end()
+	}
+}
+
+func (l *lane) do(it *item) {
+	switch {
+	case it.sample:
+		l.sample()
+		return
+	case it.save != nil:
+		l.runs.end()
+		it.save.finish(l.save(it.save))
+		return
+	}
+	if l.d.events.roomFor() != nil {
+		l.runs.end()
+		if l.d.events.wait(l.d.ctx) != nil {
+			return
+		}
+	}
+	crash.Point("sdk.command.before")
+	c := &it.command
+	if c.Kind == core.CommandRun {
+		l.execRun(c)
+	} else {
+		l.runs.end()
+		l.exec(c, it.received)
+	}
+	crash.Point("sdk.command.after")
+	l.d.pending.Add(-1)
+}
+
+// present reports whether a command of the epoch has an entity to go to. An
+// epoch that has ended, or an entity that was lost, answers nothing more: the
+// event that ended it is the answer.
+func (l *lane) present(c *core.Command) bool {
+	if l.entity != nil && l.live == c.Epoch {
+		return !l.d.events.lost(l.report)
+	}
+	if c.Epoch > l.over && c.Epoch > l.live {
+		l.refuse(c, fmt.Errorf("entity %d of epoch %d: %w", l.id, c.Epoch, core.ErrNotFound))
+	}
+	return false
+}
+
+func (l *lane) exec(c *core.Command, received time.Time) {
+	switch c.Kind {
+	case core.CommandCreate:
+		l.execCreate(c)
+	case core.CommandDestroy:
+		l.execDestroy(c)
+	case core.CommandCancel:
+		if l.present(c) {
+			err := l.d.call("cancel", controlBound, func(ctx context.Context) error { return l.entity.Cancel(ctx, c.Job) })
+			if err != nil {
+				l.refuse(c, fmt.Errorf("cancel job %d: %w", c.Job, err))
+			}
+		}
+	case core.CommandMessage:
+		if l.present(c) {
+			l.execMessage(c, received)
+		}
+	}
+}
+
+func (l *lane) execRun(c *core.Command) {
+	if !l.present(c) {
+		return
+	}
+	err := l.d.kernels.ready(c.JobSpec.Kernels)
+	if errors.Is(err, errAwaited) {
+		l.runs.end()
+		err = l.d.kernels.wait(l.d.ctx, c.JobSpec.Kernels)
+	}
+	if err == nil {
+		job := Job{Spec: c.JobSpec, First: c.First, Epoch: c.Epoch}
+		err = l.d.guard("run", func() error { return l.entity.Run(l.runs.begin(l.d), job) })
+	}
+	if err != nil {
+		l.refuse(c, fmt.Errorf("run job %d: %w", c.Job, err))
+	}
+}
+
+func (l *lane) execMessage(c *core.Command, received time.Time) {
+	done := core.BackendEvent{Kind: core.EventMessageDone, Entity: l.id, Epoch: c.Epoch, Command: c.Seq}
+	var err error
+	switch c.Message {
+	case core.MessageSuspend:
+		err = l.d.call("suspend", leaveBound, l.entity.Suspend)
+		if err == nil {
+			l.suspended = true
+			done.Cost = time.Since(received)
+		}
+	case core.MessageResume:
+		l.suspended = false
+		err = l.d.call("resume", controlBound, l.entity.Resume)
+	case core.MessageSetProperties:
+		err = l.d.call("set properties", controlBound, func(ctx context.Context) error {
+			return l.entity.SetProperties(ctx, c.Properties)
+		})
+	default:
+		handler, ok := l.entity.(MessageHandler)
+		if !ok || c.Message < core.MessageBackend {
+			err = fmt.Errorf("message %d: %w", c.Message, core.ErrUnsupported)
+			break
+		}
+		err = l.d.call("message", controlBound, func(ctx context.Context) (err error) {
+			done.Reply, err = handler.Message(ctx, c.Message, c.Payload)
+			return err
+		})
+		if len(done.Reply) > wire.PayloadMax {
+			err = fmt.Errorf("message %d: reply of %d bytes: %w", c.Message, len(done.Reply), core.ErrInvalid)
+		}
+	}
+	if err != nil {
+		l.refuse(c, err)
+		return
+	}
+	l.d.events.append(l.report, done)
+}
+
+func (l *lane) execCreate(c *core.Command) {
+	if l.entity != nil && l.live >= c.Epoch || c.Epoch <= l.over {
+		l.refuse(c, fmt.Errorf("create entity %d of epoch %d: %w", l.id, c.Epoch, core.ErrExists))
+		return
+	}
+	if l.entity != nil {
+		if err := l.remove(); err != nil {
+			l.refuse(c, fmt.Errorf("create entity %d: %w", l.id, err))
+			return
+		}
+	}
+	if err := l.create(c); err != nil {
+		l.over = c.Epoch
+		l.refuse(c, fmt.Errorf("create entity %d: %w", l.id, err))
+		return
+	}
+	l.d.events.append(l.report, core.BackendEvent{Kind: core.EventApplied, Entity: l.id, Epoch: c.Epoch, Command: c.Seq})
+}
+
+// create waits for the image and hands it to the backend.
+func (l *lane) create(c *core.Command) (err error) {
+	up, err := l.d.claim(uploadKey{l.id, c.Epoch})
+	if err != nil {
+		return err
+	}
+	defer func() { up.finish(err) }()
+	report := &reporter{log: l.d.events, entity: l.id, epoch: c.Epoch}
+	src := &uploadSource{upload: up}
+	bound := createBound + imageTime(up.header.Buffers)
+	var made Entity
+	err = l.d.call("create", bound, func(ctx context.Context) (err error) {
+		defer context.AfterFunc(ctx, func() { up.finish(fmt.Errorf("create: %w", core.ErrDeadline)) })()
+		made, err = l.d.dev.Create(ctx, c.EntitySpec, src, report)
+		if err != nil {
+			return err
+		}
+		return src.drain()
+	})
+	if err != nil {
+		l.d.events.silence(report)
+		if made != nil {
+			_ = l.d.call("destroy", leaveBound, made.Destroy)
+		}
+		return err
+	}
+	l.entity, l.live, l.report, l.suspended = made, c.Epoch, report, false
+	l.d.setCreated(l, c.Epoch)
+	return nil
+}
+
+func (l *lane) execDestroy(c *core.Command) {
+	if l.entity != nil && l.live > c.Epoch {
+		return
+	}
+	report := l.report
+	if l.entity != nil {
+		if err := l.remove(); err != nil {
+			return
+		}
+	}
+	if c.Epoch > l.over {
+		l.over = c.Epoch
+	}
+	if report != nil {
+		l.d.events.silence(report)
+	}
+	l.d.events.append(nil, core.BackendEvent{Kind: core.EventDestroyed, Entity: l.id, Epoch: c.Epoch, Command: c.Seq})
+}
+
+// remove destroys the entity on the device. When that fails nobody knows what
+// still executes, so the device as a whole is given up.
+func (l *lane) remove() error {
+	err := l.d.call("destroy", leaveBound, l.entity.Destroy)
+	if err != nil {
+		err = fmt.Errorf("destroy entity %d of epoch %d: %w", l.id, l.live, err)
+		l.d.fail(err)
+		return err
+	}
+	l.d.events.silence(l.report)
+	l.over = l.live
+	l.entity, l.report, l.suspended = nil, nil, false
+	return nil
+}
+
+func (l *lane) sample() {
+	if l.entity == nil || l.d.events.lost(l.report) {
+		return
+	}
+	var usage []JobUsage
+	_ = l.d.guard("progress", func() error { usage = l.entity.Progress(); return nil })
+	l.d.events.sample(l.report, usage)
+}
+
+// refuse reports that c was not carried out.
+func (l *lane) refuse(c *core.Command, err error) {
+	l.d.log.Debug("command refused", "entity", l.id, "job", c.Job, "epoch", c.Epoch, "error", err)
+	l.d.events.append(nil, core.BackendEvent{
+		Kind: core.EventRefused, Entity: l.id, Epoch: c.Epoch, Command: c.Seq, Job: c.Job,
+		Guilty: guilty(err), Cause: causeOf(c.Kind, err), Error: wire.Cut(err.Error()),
+	})
+}
+
+func guilty(err error) bool {
+	var fault *core.FaultError
+	return errors.As(err, &fault)
+}
+
+// causeOf finds the closed code for an error of a backend.
+func causeOf(kind core.CommandKind, err error) core.Cause {
+	var fault *core.FaultError
+	switch {
+	case errors.As(err, &fault) && fault.Cause != core.CauseNone:
+		return fault.Cause
+	case errors.Is(err, errKernel):
+		return core.CauseKernel
+	case kind == core.CommandCreate && (errors.Is(err, core.ErrCorrupt) || errors.Is(err, core.ErrDeadline)):
+		return core.CauseImage
+	case kind == core.CommandMessage && errors.Is(err, context.DeadlineExceeded):
+		return core.CauseHang
+	}
+	return core.CauseRefused
+}
+
+// runWindow shares one deadline among the Run calls of a batch, because a
+// timer for each would cost more than the call.
+type runWindow struct {
+	ctx   context.Context
+	close func()
+}
+
+func (w *runWindow) begin(d *device) context.Context {
+	if w.ctx == nil {
+		w.ctx, w.close = d.window("run", runBound)
+	}
+	return w.ctx
+}
+
+func (w *runWindow) end() {
+	if w.ctx != nil {
+		w.close()
+		w.ctx, w.close = nil, nil
+	}
+}

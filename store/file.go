@@ -1,0 +1,189 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// pageSize is fixed, so that a file made on a machine with pages of 64 KiB does
+// not waste a quarter of the space of a chunk.
+const pageSize = 4096
+
+// damagedMax bounds how many damaged copies of one file are kept.
+const damagedMax = 1000
+
+// takeLock locks dir for this process. start says since when or by what.
+func takeLock(dir, start string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data directory: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer func() { _ = f.Close() }()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
+		}
+		holder := make([]byte, 256)
+		n, _ := f.ReadAt(holder, 0)
+		who := strings.TrimSpace(string(holder[:n]))
+		if who == "" {
+			who = "a process that is just starting"
+		}
+		return nil, fmt.Errorf("lock data directory %s: held by %s: %w", dir, who, core.ErrBusy)
+	}
+	text := fmt.Sprintf("pid %d, %s\n", os.Getpid(), start)
+	if err = f.Truncate(0); err == nil {
+		_, err = f.WriteAt([]byte(text), 0)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
+	}
+	return f, nil
+}
+
+// guarded runs f, which calls only bbolt and decoders, and turns a panic over a
+// damaged page, or a fault beyond the end of a cut file, into core.ErrCorrupt.
+func guarded(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%v: %w", p, core.ErrCorrupt)
+		}
+	}()
+	return f()
+}
+
+// createFile makes a bbolt file with the content init writes. It appears under
+// its name only when it is whole and on disk.
+func createFile(path string, init func(*bolt.Tx) error) error {
+	temporary := path + ".tmp"
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	db, err := bolt.Open(temporary, 0o600, fileOptions(time.Second))
+	if err != nil {
+		return err
+	}
+	err = db.Update(init)
+	if err == nil {
+		err = db.Sync()
+	}
+	if e := db.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		_ = os.Remove(temporary)
+		return err
+	}
+	return replaceFile(temporary, path)
+}
+
+// openFile opens an existing bbolt file. Errors wrap core.ErrCorrupt when the
+// bytes are to blame, fs.ErrNotExist when there is none, core.ErrBusy when
+// another process has it open for longer than timeout.
+func openFile(path string, timeout time.Duration) (*bolt.DB, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("open %s: not a regular file: %w", path, core.ErrInvalid)
+	}
+	if info.Size() < 2*pageSize {
+		return nil, fmt.Errorf("open %s: only %d bytes: %w", path, info.Size(), core.ErrCorrupt)
+	}
+	var db *bolt.DB
+	var file *os.File
+	options := fileOptions(timeout)
+	options.OpenFile = func(name string, flag int, mode os.FileMode) (*os.File, error) {
+		file, err = os.OpenFile(name, flag, mode)
+		return file, err
+	}
+	err = guarded(func() error {
+		db, err = bolt.Open(path, 0o600, options)
+		if err != nil {
+			return err
+		}
+		return db.View(func(tx *bolt.Tx) error {
+			if tx.Size() > info.Size() {
+				return fmt.Errorf("cut from %d to %d bytes: %w", tx.Size(), info.Size(), core.ErrCorrupt)
+			}
+			return nil
+		})
+	})
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum):
+		err = fmt.Errorf("%w: %w", err, core.ErrCorrupt)
+	case errors.Is(err, berrors.ErrTimeout):
+		err = fmt.Errorf("open in another process: %w", core.ErrBusy)
+	}
+	if db != nil {
+		_ = guarded(db.Close)
+	} else if file != nil {
+		_ = file.Close() // a panic in bolt.Open leaves it open, and locked
+	}
+	return nil, fmt.Errorf("open %s: %w", path, err)
+}
+
+func fileOptions(timeout time.Duration) *bolt.Options {
+	return &bolt.Options{Timeout: timeout, PageSize: pageSize, FreelistType: bolt.FreelistMapType}
+}
+
+// moveAside renames the paths that exist to `<path>.damaged-<n>`, with the same
+// n for all, and returns n.
+func moveAside(paths ...string) (int, error) {
+	for n := 1; n <= damagedMax; n++ {
+		taken := false
+		for _, p := range paths {
+			_, err := os.Lstat(damagedName(p, n))
+			taken = taken || err == nil
+		}
+		if taken {
+			continue
+		}
+		for _, p := range paths {
+			err := os.Rename(p, damagedName(p, n))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return 0, fmt.Errorf("set aside: %w", err)
+			}
+		}
+		return n, syncDirectory(filepath.Dir(paths[0]))
+	}
+	return 0, fmt.Errorf("set %s aside: %d damaged copies already", paths[0], damagedMax)
+}
+
+func damagedName(path string, n int) string { return fmt.Sprintf("%s.damaged-%d", path, n) }
+
+// replaceFile renames from to to and makes that durable.
+func replaceFile(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
+	return syncDirectory(filepath.Dir(to))
+}
+
+func syncDirectory(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if e := d.Close(); err == nil {
+		err = e
+	}
+	return err
+}
