@@ -39,6 +39,8 @@ type device struct {
 		// buried are the keys of tombs, oldest first.
 		buried  []core.EntityID
 		uploads map[uploadKey]*upload
+		// spare are empty queues of lanes that went idle.
+		spare [][]item
 		// arrived is closed when an upload was added.
 		arrived chan struct{}
 	}
@@ -158,6 +160,10 @@ func (d *device) take(from *session, commands []core.Command) error {
 
 // queue adds an item and starts the executor if none runs. The mutex is held.
 func (d *device) queue(l *lane, it item) {
+	if l.items == nil && len(d.mu.spare) > 0 {
+		last := len(d.mu.spare) - 1
+		l.items, d.mu.spare = d.mu.spare[last], d.mu.spare[:last]
+	}
 	l.items = append(l.items, it)
 	if !l.running {
 		l.running = true
@@ -177,6 +183,11 @@ func (d *device) next(l *lane, spare []item) ([]item, bool) {
 		items := l.items
 		l.items = spare
 		return items, true
+	}
+	for _, queue := range [][]item{l.items, spare} {
+		if c := cap(queue); c > 0 && c <= itemsSpare && len(d.mu.spare) < queuesSpare {
+			d.mu.spare = append(d.mu.spare, queue[:0])
+		}
 	}
 	l.running, l.items = false, nil
 	if l.entity == nil {

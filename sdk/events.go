@@ -25,6 +25,9 @@ type eventLog struct {
 		progress map[core.EntityID][]core.BackendEvent
 		// active are the reporters of entities with started jobs.
 		active map[*reporter]struct{}
+		// held counts the executors in the middle of a batch, silent the events
+		// appended since the sender was last woken.
+		held, silent int
 		// room is closed when an acknowledgement made room.
 		room chan struct{}
 		// wake tells the sender of the present session that there is something.
@@ -63,8 +66,30 @@ func (l *eventLog) append(r *reporter, e core.BackendEvent) {
 	l.mu.last++
 	e.Seq = l.mu.last
 	l.mu.events = append(l.mu.events, e)
-	l.notify()
+	if l.mu.silent++; l.mu.held == 0 || l.mu.silent >= eventsHeld {
+		l.notify()
+	}
 }
+
+// hold announces an executor that is about to make events in a row, so that
+// they leave together; release, which must follow, wakes the sender.
+func (l *eventLog) hold() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.held++
+}
+
+func (l *eventLog) release() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.held--
+	if l.mu.silent > 0 {
+		l.notify()
+	}
+}
+
+// flush wakes the sender for what was held by an executor that takes long.
+func (l *eventLog) flush() { l.hold(); l.release() }
 
 // track follows which jobs are started, so that only those are sampled.
 func (l *eventLog) track(r *reporter, e *core.BackendEvent) {
@@ -90,6 +115,7 @@ func (l *eventLog) track(r *reporter, e *core.BackendEvent) {
 }
 
 func (l *eventLog) notify() {
+	l.mu.silent = 0
 	select {
 	case l.mu.wake <- struct{}{}:
 	default:
@@ -174,7 +200,7 @@ func (l *eventLog) ack(seq core.EventSeq) bool {
 	}
 	if l.mu.head == len(l.mu.events) {
 		l.mu.events, l.mu.head = l.mu.events[:0], 0
-		if cap(l.mu.events) > 1024 {
+		if cap(l.mu.events) > eventsSpare {
 			l.mu.events = nil
 		}
 	} else if l.mu.head > len(l.mu.events)/2 && l.mu.head > 64 {

@@ -63,8 +63,26 @@ func (l *lane) run() {
 			}
 			l.do(&items[i])
 		}
-		l.runs.end()
+		l.endRuns()
 	}
+}
+
+// endRuns closes what a row of Run calls shares: a deadline, and one message for
+// what they report.
+func (l *lane) endRuns() {
+	if l.runs.ctx != nil {
+		l.runs.end()
+		l.d.events.release()
+	}
+}
+
+// beginRun returns the context that a row of Run calls shares.
+func (l *lane) beginRun() context.Context {
+	if l.runs.ctx == nil {
+		l.runs.begin(l.d)
+		l.d.events.hold()
+	}
+	return l.runs.ctx
 }
 
 func (l *lane) do(it *item) {
@@ -73,12 +91,12 @@ func (l *lane) do(it *item) {
 		l.sample()
 		return
 	case it.save != nil:
-		l.runs.end()
+		l.endRuns()
 		it.save.finish(l.save(it.save))
 		return
 	}
 	if l.d.events.roomFor() != nil {
-		l.runs.end()
+		l.endRuns()
 		if l.d.events.wait(l.d.ctx) != nil {
 			return
 		}
@@ -88,7 +106,8 @@ func (l *lane) do(it *item) {
 	if c.Kind == core.CommandRun {
 		l.execRun(c)
 	} else {
-		l.runs.end()
+		// Other calls may take long; only runs are reported together.
+		l.endRuns()
 		l.exec(c, it.received)
 	}
 	crash.Point("sdk.command.after")
@@ -134,12 +153,13 @@ func (l *lane) execRun(c *core.Command) {
 	}
 	err := l.d.kernels.ready(c.JobSpec.Kernels)
 	if errors.Is(err, errAwaited) {
-		l.runs.end()
+		l.endRuns()
 		err = l.d.kernels.wait(l.d.ctx, c.JobSpec.Kernels)
 	}
 	if err == nil {
 		job := Job{Spec: c.JobSpec, First: c.First, Epoch: c.Epoch}
-		err = l.d.guard("run", func() error { return l.entity.Run(l.runs.begin(l.d), job) })
+		ctx := l.beginRun()
+		err = l.d.guard("run", func() error { return l.entity.Run(ctx, job) })
 	}
 	if err != nil {
 		l.refuse(c, fmt.Errorf("run job %d: %w", c.Job, err))
@@ -314,16 +334,11 @@ type runWindow struct {
 	close func()
 }
 
-func (w *runWindow) begin(d *device) context.Context {
-	if w.ctx == nil {
-		w.ctx, w.close = d.window("run", runBound)
-	}
-	return w.ctx
+func (w *runWindow) begin(d *device) {
+	w.ctx, w.close = d.window("run", runBound)
 }
 
 func (w *runWindow) end() {
-	if w.ctx != nil {
-		w.close()
-		w.ctx, w.close = nil, nil
-	}
+	w.close()
+	w.ctx, w.close = nil, nil
 }

@@ -51,6 +51,15 @@ const (
 	// acknowledgement; then its executors wait. Reports of jobs in flight may go
 	// beyond it, by two for each.
 	eventsMax = 16384
+	// eventsHeld is how many events may gather while an executor works through a
+	// batch of commands, before the sender is woken in the middle of it.
+	eventsHeld = 128
+	// eventsSpare is the largest empty event log that keeps its memory (1.5 MiB),
+	// itemsSpare the largest empty queue of an entity, and queuesSpare how many
+	// of those a device keeps.
+	eventsSpare = 8192
+	itemsSpare  = 4096
+	queuesSpare = 8
 	// laneSlack is how many commands may wait for one entity beyond two for each
 	// credit (run and cancel); then the session ends with core.ErrFull, because
 	// a host that counts credits cannot get there.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"time"
 
 	"google.golang.org/grpc"
@@ -122,13 +123,15 @@ func (ss *session) receive() error {
 // send sends events in order from the first after sent, and samples as they come.
 func (ss *session) send(wake <-chan struct{}, sent core.EventSeq) error {
 	var events, progress []core.BackendEvent
-	var body []byte
+	var body, samples []byte
 	for {
 		clear(events)
 		events, progress = ss.d.events.take(sent, events[:0], progress[:0])
 		if len(events) == 0 && len(progress) == 0 {
 			select {
 			case <-wake:
+				// Whoever reported may have more to report at once.
+				runtime.Gosched()
 				continue
 			case <-ss.ctx.Done():
 				return context.Cause(ss.ctx)
@@ -136,21 +139,21 @@ func (ss *session) send(wake <-chan struct{}, sent core.EventSeq) error {
 		}
 		reply := &apiv1.SessionReply{}
 		n := 0
-		body = body[:0]
+		body = wire.Begin(body)
 		for n < len(events) && len(body) < wire.BatchBytes {
 			body = wire.AppendEvent(body, &events[n])
 			n++
 		}
 		if n > 0 {
-			reply.Events = wire.PutCount(body, n)
+			reply.Events = wire.Finish(body, n)
 			sent = events[n-1].Seq
 		}
 		if len(progress) > 0 {
-			body = body[:0]
+			samples = wire.Begin(samples)
 			for i := range progress {
-				body = wire.AppendEvent(body, &progress[i])
+				samples = wire.AppendEvent(samples, &progress[i])
 			}
-			reply.Progress = wire.PutCount(body, len(progress))
+			reply.Progress = wire.Finish(samples, len(progress))
 		}
 		crash.Point("sdk.event.before")
 		if err := ss.stream.Send(reply); err != nil {
@@ -169,6 +172,7 @@ func (ss *session) sample() {
 		select {
 		case <-tick.C:
 			scratch = ss.d.sample(scratch)
+			ss.d.events.flush()
 		case <-ss.ctx.Done():
 			return
 		}

@@ -8,7 +8,8 @@
 // 64 bits; str and blob are a uvarint length followed by the bytes, str in UTF-8;
 // digests are the 32 bytes of SHA-256; durations are nanoseconds.
 //
-// A batch of commands is: uvarint count, then that many commands, then nothing.
+// A batch of commands is: uvarint count (it may be padded), then that many
+// commands, then nothing.
 //
 //   command  = kind:byte entity:uvarint epoch:uvarint seq:uvarint, then by kind
 //   1 create = generation:uvarint spec:blob            spec is an EntitySpec message

@@ -359,7 +359,7 @@ func (d *device) sessionUp(instance Instance, link Link, session core.Session, f
 	for _, h := range link.Entities() {
 		ev.Held = append(ev.Held, sched.Held{Entity: h.Entity, Epoch: h.Epoch, Applied: h.Applied})
 	}
-	d.log.Info("session opened", "session", session, "held", len(ev.Held))
+	d.log.Debug("session opened", "session", session, "held", len(ev.Held))
 	_ = d.step(&ev)
 	early := d.early[session]
 	clear(d.early)

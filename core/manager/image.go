@@ -163,7 +163,7 @@ func (d *device) save(f sched.Effect) {
 				})
 				return
 			}
-			d.log.Info("image saved", "entity", r.spec.Name, "image", f.Generation,
+			d.log.Debug("image saved", "entity", r.spec.Name, "image", f.Generation,
 				"cursors", cursors(header), "took", time.Since(started).Round(time.Millisecond))
 			_ = d.step(&sched.Event{
 				Kind: sched.EventSaved, Entity: f.Entity, Generation: f.Generation,

@@ -26,7 +26,7 @@ func (d *device) logNotice(n *sched.Notice) {
 		}
 		switch {
 		case n.Phase == core.JobCompleted:
-			d.log.Info("job completed", "entity", name, "job", job)
+			d.log.Debug("job completed", "entity", name, "job", job)
 		case n.Phase.Final():
 			d.log.Warn("job ended", "entity", name, "job", job, "state", n.Phase, "cause", n.Cause, "error", n.Error)
 		default:

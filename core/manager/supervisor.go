@@ -237,7 +237,7 @@ func (s *supervisor) bring(ctx context.Context, record *core.InstanceRecord) (In
 		inst.Detach()
 		return nil, started, fmt.Errorf("record instance: %w", err)
 	}
-	s.log.Info("instance started", "instance", started.Instance, "pid", started.Process.PID)
+	s.log.Debug("instance started", "instance", started.Instance, "pid", started.Process.PID)
 	return inst, started, nil
 }
 

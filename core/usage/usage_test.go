@@ -65,7 +65,7 @@ func TestCountsSurviveReopening(t *testing.T) {
 	u := mustOpen(t, path)
 	u.Slot(1, 1).Add(5)
 	u.Slot(1, 2).Add(6)
-	if got := mustRead(t, path); got[Key{1, 1}] != 5 || got[Key{1, 2}] != 6 || len(got) != 2 {
+	if got := mustRead(t, path); got[Key{Job: 1, Epoch: 1}] != 5 || got[Key{Job: 1, Epoch: 2}] != 6 || len(got) != 2 {
 		t.Fatalf("while open: %v", got)
 	}
 	if err := u.Close(); err != nil {
@@ -74,7 +74,7 @@ func TestCountsSurviveReopening(t *testing.T) {
 	again := mustOpen(t, path)
 	again.Slot(1, 1).Add(1)
 	again.Slot(2, 1).Add(1)
-	if got := mustRead(t, path); got[Key{1, 1}] != 6 || got[Key{2, 1}] != 1 || len(got) != 3 {
+	if got := mustRead(t, path); got[Key{Job: 1, Epoch: 1}] != 6 || got[Key{Job: 2, Epoch: 1}] != 1 || len(got) != 3 {
 		t.Fatalf("after reopening: %v", got)
 	}
 }
@@ -100,7 +100,7 @@ func TestKilledChildLosesNoCount(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = child.Wait()
-	if got := mustRead(t, path)[Key{7, 3}]; got < 50_000 {
+	if got := mustRead(t, path)[Key{Job: 7, Epoch: 3}]; got < 50_000 {
 		t.Fatalf("%d counts in the file, the child had reported at least 50000", got)
 	}
 }
@@ -135,12 +135,12 @@ func TestFullFileReusesTheOldest(t *testing.T) {
 		t.Fatalf("%d counts, want %d", len(got), Slots)
 	}
 	for _, gone := range []core.JobID{1, 2} {
-		if _, there := got[Key{gone, 1}]; there {
+		if _, there := got[Key{Job: gone, Epoch: 1}]; there {
 			t.Errorf("job %d is still there", gone)
 		}
 	}
-	if got[Key{3, 1}] != 2 || got[Key{Slots + 2, 1}] != Slots+1 {
-		t.Errorf("counts moved: %d, %d", got[Key{3, 1}], got[Key{Slots + 2, 1}])
+	if got[Key{Job: 3, Epoch: 1}] != 2 || got[Key{Job: Slots + 2, Epoch: 1}] != Slots+1 {
+		t.Errorf("counts moved: %d, %d", got[Key{Job: 3, Epoch: 1}], got[Key{Job: Slots + 2, Epoch: 1}])
 	}
 }
 

@@ -13,10 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/core/usage"
 	"github.com/gpuwm/gpuwm/plugins/engine"
+	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
@@ -64,7 +66,7 @@ func New(options Options) sdk.Backend {
 
 // Describe implements sdk.Backend.
 func (b *backend) Describe() core.BackendDescription {
-	return core.BackendDescription{Name: Name, Version: b.options.Version, Engines: []string{wasm.Name}}
+	return core.BackendDescription{Name: Name, Version: b.options.Version, Engines: []string{wasm.Name, testengine.Name}}
 }
 
 // Open implements sdk.Backend. spec.Options are described at settings.
@@ -85,11 +87,12 @@ func (b *backend) open(ctx context.Context, spec core.DeviceSpec, log hclog.Logg
 	if err != nil {
 		return nil, err
 	}
-	eng, err := wasm.New(wasm.Config{Cores: set.cores, Usage: counts, CacheDir: b.options.CacheDir})
+	clock := hw.NewRealClock()
+	eng, err := b.engine(set, counts, clock)
 	if err != nil {
 		return nil, err
 	}
-	dev, err := assemble(spec, set, eng, log, failed)
+	dev, err := assemble(spec, set, eng, clock, log, failed)
 	if err != nil {
 		return nil, errors.Join(err, eng.Close())
 	}
@@ -97,6 +100,22 @@ func (b *backend) open(ctx context.Context, spec core.DeviceSpec, log hclog.Logg
 		return nil, errors.Join(err, dev.Close(ctx))
 	}
 	return dev, nil
+}
+
+// engine makes what executes kernels under the firmware.
+func (b *backend) engine(set settings, counts *usage.File, clock hw.Clock) (engine.Engine, error) {
+	if set.engine == testengine.Name {
+		return testengine.New(testengine.Config{Clock: testClock{clock}, Usage: counts}), nil
+	}
+	return wasm.New(wasm.Config{Cores: set.cores, Usage: counts, CacheDir: b.options.CacheDir})
+}
+
+// testClock is a device's clock as the test engine declares it.
+type testClock struct{ hw.Clock }
+
+// AfterFunc implements the test engine's Clock.
+func (c testClock) AfterFunc(d time.Duration, f func()) testengine.Timer {
+	return c.Clock.AfterFunc(d, f)
 }
 
 // usage opens the count of executed workgroups; nil when nobody wants it.
@@ -127,7 +146,7 @@ type device struct {
 }
 
 // assemble makes memory, firmware and driver; the firmware runs when it returns.
-func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, log hclog.Logger, failed func(error)) (*device, error) {
+func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Clock, log hclog.Logger, failed func(error)) (*device, error) {
 	arena, err := hw.NewArena(set.memory)
 	if err != nil {
 		return nil, err
@@ -137,7 +156,6 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, log hclog.L
 		return nil, errors.Join(err, arena.Close())
 	}
 	ports := hw.Ports{Registers: registers, Doorbell: hw.NewLine(), Interrupt: hw.NewLine()}
-	clock := hw.NewRealClock()
 	firmware, err := fw.New(fw.Config{
 		Arena: arena, Ports: ports, Engine: eng, Clock: clock, Trace: hw.NewTrace(traceLines),
 		Classes:    map[abi.EngineClass]int{abi.ClassCompute: 1},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
+	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
@@ -327,6 +328,44 @@ func TestDevice(t *testing.T) {
 	spec := wasmSpec("late")
 	if _, err := dev.Create(context.Background(), spec, zeroes(spec), newAwaited()); !errors.Is(err, core.ErrClosed) {
 		t.Errorf("created on a closed device: %v", err)
+	}
+}
+
+// TestDeviceWithTestEngine runs a script on the real clock.
+func TestDeviceWithTestEngine(t *testing.T) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	spec := core.DeviceSpec{Name: "guc0", Backend: Name, Engine: testengine.Name, Options: map[string]string{"memory": "1"}}
+	dev, err := New(Options{}).Open(ctx, spec, hclog.NewNullLogger(), func(err error) { t.Errorf("device failed: %v", err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := []byte("workgroup=1ms cores=4")
+	k := core.Kernel{Digest: core.DigestOf(code), Format: testengine.Format, Code: code}
+	if err := dev.LoadKernel(ctx, k); err != nil {
+		t.Fatal(err)
+	}
+	entity, r := wasmSpec("e"), newAwaited()
+	e, err := dev.Create(ctx, entity, zeroes(entity), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := fillJob(k, 1, 0, 1)
+	job.Spec.Grid, job.Spec.Kernels = [3]uint32{40, 1, 1}, map[string]core.Digest{testengine.Format: k.Digest}
+	if err := e.Run(ctx, job); err != nil {
+		t.Fatal(err)
+	}
+	if how := wait(t, "end", r.ended); how != "completed" {
+		t.Fatalf("the job %s", how)
+	}
+	_, got := saved(t, e)
+	want := make([]byte, 8*fillGroups)
+	testengine.Apply(want, 0, 40)
+	if !bytes.Equal(got[:len(want)], want) {
+		t.Error("the buffer differs from what the script does")
+	}
+	if err := dev.Close(ctx); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
+	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
@@ -21,6 +22,8 @@ import (
 //	credits   room of an entity's ring in jobs, default 64
 //	memory    device memory in GiB of address space, 1 to 16384, default 64
 type settings struct {
+	// engine is wasm (the default) or test.
+	engine        string
 	quantum, hang time.Duration
 	cores         int
 	credits       uint32
@@ -49,8 +52,13 @@ func (s settings) timeouts() driver.Timeouts {
 // parseSettings checks engine and options; errors wrap core.ErrInvalid.
 func parseSettings(spec core.DeviceSpec) (settings, error) {
 	s := settings{quantum: fw.LiveQuantumMin, hang: fw.LivePreemptionMin, memory: hw.ArenaSizeDefault}
-	if spec.Engine != "" && spec.Engine != wasm.Name {
-		return s, fmt.Errorf("engine %q, want %s: %w", spec.Engine, wasm.Name, core.ErrInvalid)
+	switch spec.Engine {
+	case "", wasm.Name:
+		s.engine = wasm.Name
+	case testengine.Name:
+		s.engine = testengine.Name
+	default:
+		return s, fmt.Errorf("engine %q, want %s or %s: %w", spec.Engine, wasm.Name, testengine.Name, core.ErrInvalid)
 	}
 	names := make([]string, 0, len(spec.Options))
 	for name := range spec.Options {

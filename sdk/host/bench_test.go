@@ -111,13 +111,25 @@ func bareStream(b *testing.B) apiv1.Backend_SessionClient {
 	return stream
 }
 
-func benchCommands(first uint64) []core.Command {
-	batch := make([]core.Command, benchBatch)
-	for n := range batch {
-		id := first + uint64(n)
-		batch[n] = runCommand(1, 1, core.CommandSeq(id), core.JobID(id), memory.Instant)
+// benchCommands makes the commands of a round, or numbers them anew.
+func benchCommands(batches [][]core.Command, first uint64) [][]core.Command {
+	if batches == nil {
+		for range benchRound / benchBatch {
+			batch := make([]core.Command, benchBatch)
+			for n := range batch {
+				batch[n] = runCommand(1, 1, 1, 1, memory.Instant)
+			}
+			batches = append(batches, batch)
+		}
 	}
-	return batch
+	for _, batch := range batches {
+		for n := range batch {
+			c := &batch[n]
+			c.Seq, c.Job, c.JobSpec.ID, c.JobSpec.Seq = core.CommandSeq(first), core.JobID(first), core.JobID(first), core.JobSeq(first)
+			first++
+		}
+	}
+	return batches
 }
 
 // BenchmarkSession sends jobs through a plugin process and back, and the same
@@ -152,19 +164,20 @@ func BenchmarkSession(b *testing.B) {
 	var next uint64 = 1_000_000
 	var ours, floor time.Duration
 	jobs := 0
+	var batches [][]core.Command
+	var bodies [][]byte
 	for b.Loop() {
-		var batches [][]core.Command
-		var bodies [][]byte
-		for range benchRound / benchBatch {
-			commands := benchCommands(next)
-			next += benchBatch
+		batches = benchCommands(batches, next)
+		next += benchRound
+		bodies = bodies[:0]
+		for _, commands := range batches {
 			var body []byte
 			for i := range commands {
 				if body, err = encoder.Append(body, &commands[i]); err != nil {
 					b.Fatal(err)
 				}
 			}
-			batches, bodies = append(batches, commands), append(bodies, wire.PutCount(body, benchBatch))
+			bodies = append(bodies, wire.PutCount(body, benchBatch))
 		}
 		begin := time.Now()
 		flight := 0

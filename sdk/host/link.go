@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -16,6 +17,13 @@ import (
 // commandsMax bounds the commands that wait to be sent on one link; a plugin
 // that leaves that many unread is not usable, so the link goes down.
 const commandsMax = 1 << 18
+
+// An acknowledgement travels with the next commands, or alone when it covers
+// ackFew events or ackPause went by without a newer one.
+const (
+	ackFew   = 512
+	ackPause = time.Millisecond
+)
 
 // heldMax bounds the entities a plugin may claim to hold.
 const heldMax = 1 << 18
@@ -182,27 +190,35 @@ func (k *Link) send() error {
 	var queue []core.Command
 	var body []byte
 	var acked core.EventSeq
+	late := false
 	for {
 		clear(queue)
 		k.mu.Lock()
 		queue, k.mu.queue = k.mu.queue, queue[:0]
 		ack := k.mu.ack
 		k.mu.Unlock()
-		if len(queue) == 0 && ack == acked {
+		if len(queue) == 0 && (ack == acked || ack-acked < ackFew && !late) {
+			var later <-chan time.Time
+			if ack != acked {
+				later = time.After(ackPause)
+			}
 			select {
 			case <-k.wake:
-				continue
+			case <-later:
+				late = true
 			case <-k.ctx.Done():
 				return context.Cause(k.ctx)
 			}
+			continue
 		}
+		late = false
 		for rest := queue; len(rest) > 0 || ack != acked; {
 			m := &apiv1.SessionRequest{}
 			if ack != acked {
 				m.Ack, acked = uint64(ack), ack
 			}
 			n := 0
-			body = body[:0]
+			body = wire.Begin(body)
 			for n < len(rest) && n < wire.BatchCount && len(body) < wire.BatchBytes {
 				var err error
 				if body, err = encoder.Append(body, &rest[n]); err != nil {
@@ -211,7 +227,7 @@ func (k *Link) send() error {
 				n++
 			}
 			if n > 0 {
-				m.Commands = wire.PutCount(body, n)
+				m.Commands = wire.Finish(body, n)
 			}
 			rest = rest[n:]
 			if err := k.stream.Send(m); err != nil {

@@ -42,6 +42,10 @@ func Inspect(code []byte) (Info, error) {
 	if !bytes.HasPrefix(code, []byte("\x00asm")) {
 		return Info{}, fmt.Errorf("%w: this is not a wasm module", core.ErrInvalid)
 	}
+	code, err := guard(code)
+	if err != nil {
+		return Info{}, err
+	}
 	ctx := context.Background()
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(features))
 	defer r.Close(ctx)

@@ -35,12 +35,16 @@ func (e *Engine) compiled(k core.Kernel) (*module, error) {
 	if core.DigestOf(k.Code) != k.Digest {
 		return nil, fmt.Errorf("%w: %w: the kernel's code does not have its digest", core.ErrInvalid, core.ErrCorrupt)
 	}
-	code, err := e.runtime.CompileModule(e.ctx, k.Code)
+	guarded, err := guard(k.Code)
+	if err != nil {
+		return nil, err
+	}
+	code, err := e.runtime.CompileModule(e.ctx, guarded)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", core.ErrInvalid, err)
 	}
 	m := &module{digest: k.Digest, code: code}
-	if m.info, err = describe(k.Code, code); err == nil && !m.info.Own {
+	if m.info, err = describe(guarded, code); err == nil && !m.info.Own {
 		pages := min(m.info.MemoryMax, e.config.MemoryMax) / pageSize
 		m.env, err = e.runtime.CompileModule(e.ctx, envModule(m.info.MemoryMin/pageSize, max(pages, m.info.MemoryMin/pageSize), m.info.shared))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"sync"
 	"time"
 
@@ -271,12 +272,10 @@ func (s *idSet) take() (abi.GUCID, error) {
 		if word == len(s.used) {
 			s.used = append(s.used, 0)
 		}
-		for bit := range 64 {
-			if mask := uint64(1) << bit; s.used[word]&mask == 0 {
-				s.used[word] |= mask
-				s.count++
-				return abi.GUCID(word*64 + bit), nil
-			}
+		if bit := bits.TrailingZeros64(^s.used[word]); bit < 64 {
+			s.used[word] |= 1 << bit
+			s.count++
+			return abi.GUCID(word*64 + bit), nil
 		}
 	}
 }

@@ -128,7 +128,9 @@ type entity struct {
 // Run implements sdk.Entity.
 func (e *entity) Run(ctx context.Context, job sdk.Job) error {
 	id, all := job.Spec.ID, job.Spec.Workgroups()
-	e.b.called(e.spec.ID, job.Epoch, fmt.Sprintf("run %d", id))
+	if e.b.Calls != nil {
+		e.b.Calls(e.spec.ID, job.Epoch, fmt.Sprintf("run %d", id))
+	}
 	done := sdk.Usage{Done: all, Executed: all - job.First, ExecutedTime: time.Millisecond}
 	switch job.Spec.Entry {
 	case Trap:

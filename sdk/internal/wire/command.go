@@ -84,16 +84,7 @@ func (e *CommandEncoder) appendJob(b []byte, s *core.JobSpec) ([]byte, error) {
 	b = binary.AppendUvarint(b, uint64(s.Seq))
 	b = appendStr(b, s.Name)
 	raw := binary.AppendUvarint(e.scratch[:0], uint64(len(s.Kernels)))
-	if len(s.Kernels) == 1 {
-		for format, d := range s.Kernels {
-			raw = append(appendStr(raw, format), d[:]...)
-		}
-	} else {
-		for _, format := range slices.Sorted(maps.Keys(s.Kernels)) {
-			d := s.Kernels[format]
-			raw = append(appendStr(raw, format), d[:]...)
-		}
-	}
+	raw = appendKernels(raw, s.Kernels)
 	b = appendBlob(b, raw)
 	b = appendStr(b, s.Entry)
 	for _, v := range s.Grid {
@@ -129,6 +120,33 @@ func (e *CommandEncoder) appendJob(b []byte, s *core.JobSpec) ([]byte, error) {
 	return append(b, 0), nil
 }
 
+// appendKernels packs the kernels sorted by format. The formats of the project
+// are looked up, because iterating over a map costs more than the rest of a job.
+func appendKernels(b []byte, kernels map[string]core.Digest) []byte {
+	opencl, hasOpenCL := kernels[core.FormatOpenCL]
+	wasm, hasWasm := kernels[core.FormatWasm]
+	known := 0
+	for _, has := range [...]bool{hasOpenCL, hasWasm} {
+		if has {
+			known++
+		}
+	}
+	if known < len(kernels) {
+		for _, format := range slices.Sorted(maps.Keys(kernels)) {
+			d := kernels[format]
+			b = append(appendStr(b, format), d[:]...)
+		}
+		return b
+	}
+	if hasOpenCL {
+		b = append(appendStr(b, core.FormatOpenCL), opencl[:]...)
+	}
+	if hasWasm {
+		b = append(appendStr(b, core.FormatWasm), wasm[:]...)
+	}
+	return b
+}
+
 // CommandDecoder unpacks batches of commands. Specifications never change, so
 // jobs in a row that name the same kernels or arguments share them. The zero
 // value is ready; one goroutine uses it.
@@ -143,6 +161,7 @@ type CommandDecoder struct {
 func (d *CommandDecoder) Decode(b []byte, out []core.Command) ([]core.Command, error) {
 	r := reader{b: b}
 	n := r.count("count of commands", BatchCount)
+	out = slices.Grow(out, n)
 	for i := 0; i < n && r.err == nil; i++ {
 		out = append(out, core.Command{})
 		d.command(&r, &out[len(out)-1])

@@ -85,6 +85,7 @@ func AppendEvent(b []byte, e *core.BackendEvent) []byte {
 func DecodeEvents(b []byte, progress bool, out []core.BackendEvent) ([]core.BackendEvent, error) {
 	r := reader{b: b}
 	n := r.count("count of events", BatchCount)
+	out = slices.Grow(out, n)
 	for i := 0; i < n && r.err == nil; i++ {
 		out = append(out, core.BackendEvent{})
 		e := &out[len(out)-1]
@@ -158,6 +159,17 @@ func checkEvent(e *core.BackendEvent, progress bool) error {
 		return fmt.Errorf("decode event kind %d: fields do not fit: %w", e.Kind, core.ErrCorrupt)
 	}
 	return nil
+}
+
+// Begin empties b and leaves room for the count of a batch, at most BatchCount:
+// a uvarint padded to two bytes, so that it can be written last.
+func Begin(b []byte) []byte { return append(b[:0], 0, 0) }
+
+// Finish writes the count in front of the items that follow Begin's room, and
+// returns the message body. It is valid until the next Begin on the same memory.
+func Finish(b []byte, n int) []byte {
+	b[0], b[1] = byte(n)|0x80, byte(n>>7)
+	return b
 }
 
 // PutCount returns one message body: the count of a batch, then its packed items.
