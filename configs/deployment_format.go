@@ -31,11 +31,11 @@ const (
 // defaults for the first three per engine.
 var optionKeys = []key{
 	{name: "quantum", doc: "Time an entity executes before another one of the same priority takes its turn; at least 10ms.",
-		shape: duration(uint64(10*time.Millisecond), uint64(time.Hour))},
+		shape: duration(uint64(10*time.Millisecond), uint64(100*time.Second))},
 	{name: "hang-deadline", doc: "Time within which a workgroup must end; after it the device is restarted and the job fails.",
-		shape: duration(uint64(10*time.Millisecond), uint64(24*time.Hour))},
+		shape: duration(uint64(10*time.Millisecond), uint64(100*time.Second))},
 	{name: "cores", doc: "Processor cores the engine uses; all of them by default.", shape: integer(1, 1024)},
-	{name: "instances", doc: "Compute engine instances of the device, which execute entities side by side.", shape: integer(1, 64)},
+	{name: "instances", doc: "Compute engine instances of the device, which execute entities side by side.", shape: integer(1, 9)},
 }
 
 // deploymentShape is the format of the deployment file.

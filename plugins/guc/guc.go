@@ -147,7 +147,7 @@ type device struct {
 
 // assemble makes memory, firmware and driver; the firmware runs when it returns.
 func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Clock, log hclog.Logger, failed func(error)) (*device, error) {
-	arena, err := hw.NewArena(set.memory)
+	arena, err := hw.NewArena(0)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +158,7 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Cl
 	ports := hw.Ports{Registers: registers, Doorbell: hw.NewLine(), Interrupt: hw.NewLine()}
 	firmware, err := fw.New(fw.Config{
 		Arena: arena, Ports: ports, Engine: eng, Clock: clock, Trace: hw.NewTrace(traceLines),
-		Classes:    map[abi.EngineClass]int{abi.ClassCompute: 1},
+		Classes:    map[abi.EngineClass]int{abi.ClassCompute: set.instances},
 		QuantumMin: set.quantum, PreemptionMin: set.hang,
 	})
 	if err != nil {
@@ -166,7 +166,7 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Cl
 	}
 	host, err := driver.New(driver.Config{
 		Arena: arena, Ports: ports, Clock: clock, Log: log, Failed: failed,
-		Name: spec.Name, Engine: eng.Name(), Formats: eng.Formats(), Credits: set.credits,
+		Name: spec.Name, Engine: eng.Name(), Formats: eng.Formats(), Instances: set.instances,
 		Quantum: set.quantum, Preemption: set.hang, Timeouts: set.timeouts(),
 	})
 	if err != nil {

@@ -308,7 +308,7 @@ func openDevice(t *testing.T, options map[string]string, failed func(error)) sdk
 
 // TestDevice runs the same through the backend's own front door.
 func TestDevice(t *testing.T) {
-	dev := openDevice(t, map[string]string{"memory": "1", "quantum": "20ms"}, func(err error) { t.Errorf("device failed: %v", err) })
+	dev := openDevice(t, map[string]string{"quantum": "20ms"}, func(err error) { t.Errorf("device failed: %v", err) })
 	if about := dev.Describe(); about.Engine != wasm.Name || about.Credits != 64 || !about.SavesImages || about.Granularity != core.GranularityWorkgroup {
 		t.Errorf("described as %+v", about)
 	}
@@ -335,7 +335,7 @@ func TestDevice(t *testing.T) {
 func TestDeviceWithTestEngine(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	spec := core.DeviceSpec{Name: "guc0", Backend: Name, Engine: testengine.Name, Options: map[string]string{"memory": "1"}}
+	spec := core.DeviceSpec{Name: "guc0", Backend: Name, Engine: testengine.Name, }
 	dev, err := New(Options{}).Open(ctx, spec, hclog.NewNullLogger(), func(err error) { t.Errorf("device failed: %v", err) })
 	if err != nil {
 		t.Fatal(err)
@@ -402,15 +402,15 @@ func TestDeviceFault(t *testing.T) {
 func TestSettings(t *testing.T) {
 	bad := []core.DeviceSpec{
 		{Engine: "steam"}, {Options: map[string]string{"quantm": "1s"}}, {Options: map[string]string{"quantum": "1ms"}},
-		{Options: map[string]string{"hang": "101s"}}, {Options: map[string]string{"credits": "0"}}, {Options: map[string]string{"memory": "-1"}},
+		{Options: map[string]string{"hang-deadline": "101s"}}, {Options: map[string]string{"instances": "0"}}, {Options: map[string]string{"instances": "-1"}},
 	}
 	for _, spec := range bad {
 		if _, err := New(Options{}).Open(context.Background(), spec, hclog.NewNullLogger(), nil); !errors.Is(err, core.ErrInvalid) {
 			t.Errorf("%+v: %v", spec, err)
 		}
 	}
-	s, err := parseSettings(core.DeviceSpec{Engine: wasm.Name, Options: map[string]string{"hang": "1s", "cores": "2", "memory": "2"}})
-	if err != nil || s.hang != time.Second || s.cores != 2 || s.memory != 2<<30 || s.quantum != fw.LiveQuantumMin {
+	s, err := parseSettings(core.DeviceSpec{Engine: wasm.Name, Options: map[string]string{"hang-deadline": "1s", "cores": "2", "instances": "2"}})
+	if err != nil || s.hang != time.Second || s.cores != 2 || s.instances != 2 || s.quantum != fw.LiveQuantumMin {
 		t.Errorf("%+v, %v", s, err)
 	}
 }

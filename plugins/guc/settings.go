@@ -11,31 +11,26 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
-	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
 // settings are the options of one device in a deployment file:
 //
-//	quantum   how long an entity runs while another waits; 10ms (default) to 100s
-//	hang      how long a workgroup may take to a preemption point; 10ms to 100s, default 10s
-//	cores     cores of the engine, 0 (default) means all
-//	credits   room of an entity's ring in jobs, default 64
-//	memory    device memory in GiB of address space, 1 to 16384, default 64
+//	quantum        how long an entity runs while another waits; 10ms (default) to 100s
+//	hang-deadline  how long a workgroup may take to a preemption point; 10ms to 100s, default 10s
+//	cores          cores of the engine, 0 (default) means all
+//	instances      compute engine instances, which execute entities side by side; 1 (default) to 9
 type settings struct {
 	// engine is wasm (the default) or test.
 	engine        string
 	quantum, hang time.Duration
 	cores         int
-	credits       uint32
-	memory        uint64
+	instances     int
 }
 
 const (
-	settingMax   = 100 * time.Second
-	hangMin      = 10 * time.Millisecond
-	gib          = 1 << 30
-	memoryMaxGiB = hw.ArenaSizeMax / gib
-	coresMax     = 1 << 16
+	settingMax = 100 * time.Second
+	hangMin    = 10 * time.Millisecond
+	coresMax   = 1 << 16
 	// answerSlack is what a busy machine may add to any wait for the firmware.
 	answerSlack = 10 * time.Second
 )
@@ -51,7 +46,7 @@ func (s settings) timeouts() driver.Timeouts {
 
 // parseSettings checks engine and options; errors wrap core.ErrInvalid.
 func parseSettings(spec core.DeviceSpec) (settings, error) {
-	s := settings{quantum: fw.LiveQuantumMin, hang: fw.LivePreemptionMin, memory: hw.ArenaSizeDefault}
+	s := settings{quantum: fw.LiveQuantumMin, hang: fw.LivePreemptionMin, instances: 1}
 	switch spec.Engine {
 	case "", wasm.Name:
 		s.engine = wasm.Name
@@ -77,22 +72,18 @@ func (s *settings) set(name, text string) error {
 	switch name {
 	case "quantum":
 		return duration(&s.quantum, text, fw.LiveQuantumMin)
-	case "hang":
+	case "hang-deadline":
 		return duration(&s.hang, text, hangMin)
 	case "cores":
 		n, err := number(text, 0, coresMax)
 		s.cores = int(n)
 		return err
-	case "credits":
-		n, err := number(text, 1, driver.CreditsMax)
-		s.credits = uint32(n)
-		return err
-	case "memory":
-		n, err := number(text, 1, memoryMaxGiB)
-		s.memory = n * gib
+	case "instances":
+		n, err := number(text, 1, driver.InstancesMax)
+		s.instances = int(n)
 		return err
 	}
-	return fmt.Errorf("unknown; there are quantum, hang, cores, credits, memory")
+	return fmt.Errorf("unknown; there are quantum, hang-deadline, cores, instances")
 }
 
 func duration(to *time.Duration, text string, least time.Duration) error {

@@ -20,7 +20,7 @@ import (
 
 const (
 	benchBatch  = 256
-	benchWindow = 4 * benchBatch
+	benchWindow = 8 * benchBatch
 	benchRound  = 64 * benchBatch
 	// benchSocket tells the bare server where to listen.
 	benchSocket = "GPUWM_TEST_SOCKET"

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime/pprof"
 	"strconv"
 	"sync"
 	"syscall"
@@ -52,14 +51,8 @@ func TestMain(m *testing.M) {
 		if role == "noisy" {
 			_, _ = os.Stderr.WriteString("{\"@message\": 1, \"@level\": 7}\n\x1b[31m\x00" + string(bytes.Repeat([]byte("y"), 200_000)) + "\n")
 		}
-		if p := os.Getenv("GPUWM_TEST_PROFILE"); p != "" {
-			f, _ := os.Create(p)
-			_ = pprof.StartCPUProfile(f)
-			defer pprof.StopCPUProfile()
-		}
 		credits, _ := strconv.Atoi(os.Getenv(testCredits))
 		sdk.Serve(&memory.Backend{Credits: uint32(credits)})
-		pprof.StopCPUProfile()
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)

@@ -8,6 +8,7 @@ import (
 	"github.com/gpuwm/gpuwm/cmd/gpuwm/cli"
 	"github.com/gpuwm/gpuwm/configs"
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
 	"github.com/gpuwm/gpuwm/plugins/guc"
 	"github.com/gpuwm/gpuwm/sdk"
@@ -39,8 +40,11 @@ func Environment(*configs.Settings) configs.Env {
 	env := configs.Env{KernelCheck: checkKernel}
 	for _, name := range builtinNames() {
 		env.Backends = append(env.Backends, configs.BackendInfo{
-			Name:    name,
-			Engines: []configs.EngineInfo{{Name: wasm.Name, Formats: []string{core.FormatWasm}}},
+			Name: name,
+			Engines: []configs.EngineInfo{
+				{Name: wasm.Name, Formats: []string{core.FormatWasm}},
+				{Name: test.Name, Formats: []string{test.Format}},
+			},
 		})
 	}
 	return env

@@ -31,6 +31,9 @@ type Config struct {
 	Credits uint32
 	// EntitiesMax bounds the entities at once, 1 to abi.GUCIDMax (the default).
 	EntitiesMax uint32
+	// Instances counts the compute engine instances, 1 (the default) to
+	// InstancesMax; any of them may execute a context.
+	Instances int
 	// Quantum and Preemption are the execution quantum (default 1 ms) and the
 	// preemption timeout (default 640 ms) of every context, 1 µs to 100 s.
 	Quantum, Preemption time.Duration
@@ -53,7 +56,9 @@ type Timeouts struct {
 const (
 	creditsDefault = 64
 	// CreditsMax is the largest ring in jobs: it keeps all programs of a ring within RingSize, the end not touching the start.
-	CreditsMax        = abi.RingDwords/abi.JobDwords - 1
+	CreditsMax = abi.RingDwords/abi.JobDwords - 1
+	// InstancesMax is how many instances of a class Xe knows.
+	InstancesMax      = 9
 	quantumDefault    = time.Millisecond
 	preemptionDefault = 640 * time.Millisecond
 	quantumMax        = abi.PolicyMaxUS * time.Microsecond
@@ -63,6 +68,7 @@ const (
 func (c Config) withDefaults() (Config, error) {
 	fill(&c.Credits, creditsDefault)
 	fill(&c.EntitiesMax, abi.GUCIDMax)
+	fill(&c.Instances, 1)
 	fill(&c.Quantum, quantumDefault)
 	fill(&c.Preemption, preemptionDefault)
 	t := &c.Timeouts
@@ -83,6 +89,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("configure guc driver: no hardware: %w", core.ErrInvalid)
 	case c.Credits > CreditsMax:
 		return c, fmt.Errorf("configure guc driver: %d credits, at most %d: %w", c.Credits, CreditsMax, core.ErrInvalid)
+	case c.Instances < 1 || c.Instances > InstancesMax:
+		return c, fmt.Errorf("configure guc driver: %d instances, want 1 to %d: %w", c.Instances, InstancesMax, core.ErrInvalid)
 	case c.EntitiesMax > abi.GUCIDMax:
 		return c, fmt.Errorf("configure guc driver: %d entities, at most %d: %w", c.EntitiesMax, abi.GUCIDMax, core.ErrInvalid)
 	case outside(c.Quantum) || outside(c.Preemption):

@@ -138,7 +138,7 @@ func (q *queue) enable() {
 	if !q.known {
 		q.known = true
 		q.d.send(abi.RegisterContext{
-			Flags: abi.ContextFlagKMD, ID: q.id, Class: abi.ClassCompute, SubmitMask: 1,
+			Flags: abi.ContextFlagKMD, ID: q.id, Class: abi.ClassCompute, SubmitMask: 1<<q.d.config.Instances - 1,
 			LRCDescriptor: abi.LRCDescriptor{LRC: q.lrc, PrivateSpace: true}.Encode(),
 		}, creditNone, 0)
 		q.sendPolicies()
