@@ -335,7 +335,7 @@ func TestDevice(t *testing.T) {
 func TestDeviceWithTestEngine(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	spec := core.DeviceSpec{Name: "guc0", Backend: Name, Engine: testengine.Name, }
+	spec := core.DeviceSpec{Name: "guc0", Backend: Name, Engine: testengine.Name}
 	dev, err := New(Options{}).Open(ctx, spec, hclog.NewNullLogger(), func(err error) { t.Errorf("device failed: %v", err) })
 	if err != nil {
 		t.Fatal(err)
@@ -371,7 +371,7 @@ func TestDeviceWithTestEngine(t *testing.T) {
 
 // TestDeviceFault: a trap ends its entity only.
 func TestDeviceFault(t *testing.T) {
-	dev := openDevice(t, map[string]string{"memory": "1"}, func(err error) { t.Errorf("device failed: %v", err) })
+	dev := openDevice(t, nil, func(err error) { t.Errorf("device failed: %v", err) })
 	defer dev.Close(context.Background())
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
