@@ -158,7 +158,7 @@ func (d *device) save(f sched.Effect) {
 			if err != nil {
 				d.log.Warn("image not saved", "entity", r.spec.Name, "image", f.Generation, "error", err)
 				_ = d.step(&sched.Event{
-					Kind: sched.EventSaveFailed, Entity: f.Entity, Generation: f.Generation,
+					Kind: sched.EventSaveFailed, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation,
 					Cause: core.CauseImage, Error: err.Error(),
 				})
 				return
@@ -166,7 +166,7 @@ func (d *device) save(f sched.Effect) {
 			d.log.Debug("image saved", "entity", r.spec.Name, "image", f.Generation,
 				"cursors", cursors(header), "took", time.Since(started).Round(time.Millisecond))
 			_ = d.step(&sched.Event{
-				Kind: sched.EventSaved, Entity: f.Entity, Generation: f.Generation,
+				Kind: sched.EventSaved, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation,
 				ImageJobs: header.Jobs, OutputError: output,
 			})
 		})

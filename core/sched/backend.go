@@ -77,6 +77,10 @@ func (c *Core) jobReport(e *entity, ev *core.BackendEvent) {
 		}
 		return
 	}
+	if ev.Kind == core.EventCancelled && j.state.Cancel == 0 {
+		c.illegal(e, "job "+j.spec.Name+" cancelled without being asked")
+		return
+	}
 	e.usage(j, ev)
 	j.endEpoch(0)
 	e.credits -= j.spec.Credits

@@ -82,7 +82,7 @@ func (b *bench) answer() {
 			b.report(ev)
 		}
 		for _, f := range saves {
-			b.step(Event{Kind: EventSaved, Entity: f.Entity, Generation: f.Generation})
+			b.step(Event{Kind: EventSaved, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation})
 		}
 		if len(b.cmds) == 0 {
 			b.cmds = cmds[:0]

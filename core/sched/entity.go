@@ -34,6 +34,8 @@ type entity struct {
 	work int64
 	// tries counts failed attempts to save, losses restores without progress.
 	tries, losses int
+	// asked: the image being written was asked for by this Core.
+	asked bool
 	// propertiesAgain: they changed once more while a message was under way.
 	propertiesAgain bool
 	touched, dirty  bool
@@ -41,7 +43,7 @@ type entity struct {
 
 // move changes the residency along the transition table.
 func (c *Core) move(e *entity, to core.Residency) {
-	if !legal[[2]core.Residency{e.state.Residency, to}] {
+	if !legal[residencyIndex(e.state.Residency)][residencyIndex(to)] {
 		panic(&core.TransitionError{Noun: "entity " + e.spec.Name, From: string(e.state.Residency), Event: "to " + string(to)})
 	}
 	e.state.Residency = to
@@ -73,6 +75,10 @@ func (c *Core) advance(e *entity) {
 		c.sendProperties(e)
 	}
 	switch e.state.Residency {
+	case core.Creating:
+		if e.state.Goal != core.GoalRun {
+			c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy}) // its image is all there is of it
+		}
 	case core.Resident:
 		c.advanceResident(e)
 	case core.Saving:
@@ -116,9 +122,6 @@ func (c *Core) advanceResident(e *entity) {
 	switch {
 	case e.leaves():
 		c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
-	case e.retryAt != 0:
-		// A save failed a moment ago; go on and try again when the pause is over.
-		c.dispatch(e)
 	case e.state.Goal == core.GoalSuspend && !e.changed():
 		c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
 	case e.state.Goal == core.GoalSuspend || c.imageNow(e):
@@ -164,9 +167,9 @@ func (c *Core) away(e *entity, usage map[core.UsageKey]uint64) {
 		}
 		c.recordJob(j)
 	}
-	e.retryAt = 0
 	e.next, e.credits, e.barrier, e.work = 0, 0, 0, 0
 	e.answered()
+	e.asked = false
 	e.state.Saving, e.state.PropertiesPending, e.propertiesAgain = 0, 0, false
 	c.move(e, core.Away)
 }

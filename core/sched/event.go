@@ -83,8 +83,9 @@ type Event struct {
 
 	Backend *core.BackendEvent // backend
 
-	// For saved: the generation, the progress of unfinished jobs, and why the
+	// For saved and save failed: Epoch and Generation of the effect; for saved, the progress of unfinished jobs, and why the
 	// result files could not be written, if so.
+	Epoch       core.Epoch
 	Generation  core.Generation
 	ImageJobs   []core.ImageJob
 	OutputError string

@@ -8,7 +8,7 @@ import (
 func (c *Core) imageDue(e *entity) core.Instant {
 	interval := e.spec.Properties.Checkpoint
 	if e.spec.Mode != core.ModeLongRunning || interval <= 0 ||
-		e.state.Residency != core.Resident || !e.changed() {
+		e.state.Residency != core.Resident || !c.up || c.restarting || !e.changed() {
 		return 0
 	}
 	return max(e.since, e.state.LastImage).Add(interval)
@@ -17,9 +17,6 @@ func (c *Core) imageDue(e *entity) core.Instant {
 // imageNow reports whether the entity must leave the hardware to be saved: a
 // checkpoint is due, a job ended whose files are due, or a job is to be taken out.
 func (c *Core) imageNow(e *entity) bool {
-	if e.retryAt != 0 {
-		return false
-	}
 	if due := c.imageDue(e); due != 0 && due <= c.now {
 		return true
 	}
@@ -61,6 +58,7 @@ func (c *Core) advanceSaving(e *entity) {
 }
 
 func (c *Core) save(e *entity) {
+	e.asked = true
 	final := false
 	for _, j := range e.jobs {
 		final = final || j.state.Phase == core.JobFlushing
@@ -71,12 +69,20 @@ func (c *Core) save(e *entity) {
 	})
 }
 
+// awaits reports whether ev answers the save under way, and not one of a life
+// that has ended.
+func (e *entity) awaits(ev *Event) bool {
+	return e.state.Residency == core.Saving && e.state.Saving != 0 &&
+		e.state.Saving == ev.Generation && e.state.Epoch == ev.Epoch
+}
+
 // saved takes the answer that the image is durable: the record of it, the
 // outcomes that waited for it, and the cut are committed together.
 func (c *Core) saved(e *entity, ev *Event) {
-	if e.state.Residency != core.Saving || e.state.Saving != ev.Generation {
-		return // of a life that has ended
+	if !e.awaits(ev) {
+		return
 	}
+	e.asked = false
 	e.state.Generation, e.state.Saving, e.state.LastImage = ev.Generation, 0, c.now
 	e.tries, e.losses, e.work = 0, 0, 0
 	for _, p := range ev.ImageJobs {
@@ -138,9 +144,10 @@ func (c *Core) afterSave(e *entity) {
 // saveFailed: the image could not be written. It is tried again after a pause;
 // then the entity is suspended with its last image, which stays valid.
 func (c *Core) saveFailed(e *entity, ev *Event) {
-	if e.state.Residency != core.Saving || e.state.Saving != ev.Generation {
-		return // of a life that has ended
+	if !e.awaits(ev) {
+		return
 	}
+	e.asked = false
 	e.state.Saving = 0
 	e.tries++
 	c.record(e)

@@ -38,7 +38,7 @@ func (j *job) endEpoch(counted uint64) {
 // phase changes the phase along the table.
 func (c *Core) phase(e *entity, j *job, to core.JobPhase) {
 	from := j.state.Phase
-	if !legalJob[[2]core.JobPhase{from, to}] {
+	if !legalJob[phaseIndex(from)][phaseIndex(to)] {
 		panic(&core.TransitionError{Noun: "job " + j.spec.Name, From: string(from), Event: "to " + string(to)})
 	}
 	j.state.Phase = to

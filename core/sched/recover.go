@@ -107,6 +107,7 @@ func (c *Core) sessionUp(ev *Event) {
 			if ok {
 				c.destroyOrphan(h)
 			}
+			e.retryAt = 0
 			c.away(e, nil)
 		}
 	}
@@ -159,8 +160,8 @@ func (c *Core) resend(e *entity, held core.CommandSeq) {
 	e.since = c.now
 	slices.SortFunc(cmds, func(a, b core.Command) int { return cmp.Compare(a.Seq, b.Seq) })
 	c.out.Commands = append(c.out.Commands, cmds...)
-	if e.state.Saving != 0 {
-		c.save(e)
+	if e.state.Saving != 0 && !e.asked {
+		c.save(e) // otherwise the answer is still to come: the instance is the same
 	}
 }
 
@@ -188,6 +189,7 @@ func (c *Core) instanceGone(usage map[core.UsageKey]uint64) {
 		leaving := e.state.Residency == core.Leaving
 		c.away(e, usage)
 		if !leaving {
+			e.retryAt = 0
 			c.setback(e, core.CauseDevice, "the plugin instance ended")
 		}
 	}

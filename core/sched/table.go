@@ -30,14 +30,6 @@ var Transitions = []Transition{
 	{core.Resuming, core.Away, "instance gone"},
 }
 
-var legal = func() map[[2]core.Residency]bool {
-	m := make(map[[2]core.Residency]bool, len(Transitions))
-	for _, t := range Transitions {
-		m[[2]core.Residency{t.From, t.To}] = true
-	}
-	return m
-}()
-
 // JobTransition is one legal change of a job's phase.
 type JobTransition struct {
 	From, To core.JobPhase
@@ -69,10 +61,72 @@ var JobTransitions = []JobTransition{
 	{core.JobFlushing, core.JobKilled, "close"},
 }
 
-var legalJob = func() map[[2]core.JobPhase]bool {
-	m := make(map[[2]core.JobPhase]bool, len(JobTransitions))
-	for _, t := range JobTransitions {
-		m[[2]core.JobPhase{t.From, t.To}] = true
+// legal and legalJob are the tables as matrices: the check is on the path of
+// every job, and comparing a few constants is cheaper than hashing them.
+var (
+	legal = func() (m [residencies + 1][residencies + 1]bool) {
+		for _, t := range Transitions {
+			m[residencyIndex(t.From)][residencyIndex(t.To)] = true
+		}
+		return m
+	}()
+	legalJob = func() (m [phases + 1][phases + 1]bool) {
+		for _, t := range JobTransitions {
+			m[phaseIndex(t.From)][phaseIndex(t.To)] = true
+		}
+		return m
+	}()
+)
+
+// residencies and phases count the states; the row and column after the last
+// stand for anything else, from which and to which nothing leads.
+const (
+	residencies = 7
+	phases      = 10
+)
+
+func residencyIndex(r core.Residency) int {
+	switch r {
+	case core.Away:
+		return 0
+	case core.Creating:
+		return 1
+	case core.Resident:
+		return 2
+	case core.Suspending:
+		return 3
+	case core.Saving:
+		return 4
+	case core.Resuming:
+		return 5
+	case core.Leaving:
+		return 6
 	}
-	return m
-}()
+	return residencies
+}
+
+func phaseIndex(p core.JobPhase) int {
+	switch p {
+	case core.JobHeld:
+		return 0
+	case core.JobQueued:
+		return 1
+	case core.JobDispatched:
+		return 2
+	case core.JobFlushing:
+		return 3
+	case core.JobCompleted:
+		return 4
+	case core.JobFailed:
+		return 5
+	case core.JobTimedOut:
+		return 6
+	case core.JobCancelled:
+		return 7
+	case core.JobKilled:
+		return 8
+	case core.JobDependencyFailed:
+		return 9
+	}
+	return phases
+}

@@ -195,7 +195,7 @@ func (w *world) save(f Effect) {
 	}
 	if w.rand.IntN(20) == 0 {
 		w.later(func() {
-			_ = w.step(Event{Kind: EventSaveFailed, Entity: f.Entity, Generation: f.Generation, Cause: core.CauseImage, Error: "disk full"})
+			_ = w.step(Event{Kind: EventSaveFailed, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation, Cause: core.CauseImage, Error: "disk full"})
 		})
 		return
 	}
@@ -212,7 +212,7 @@ func (w *world) save(f Effect) {
 		}
 	}
 	w.later(func() {
-		_ = w.step(Event{Kind: EventSaved, Entity: f.Entity, Generation: f.Generation, ImageJobs: img.jobs})
+		_ = w.step(Event{Kind: EventSaved, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation, ImageJobs: img.jobs})
 	})
 }
 

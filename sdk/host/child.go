@@ -42,10 +42,15 @@ type child struct {
 	process *process
 	// first is standard output up to the end of the handshake line.
 	first *io.PipeReader
-	pipes []io.Closer
 	// over is closed when the process ended or the host let go of it.
 	over chan struct{}
-	once sync.Once
+
+	mu struct {
+		sync.Mutex
+		detached bool
+		// pipes are closed by detach, or at once when they come after it.
+		pipes []io.Closer
+	}
 }
 
 var _ runner.Runner = (*child)(nil)
@@ -109,10 +114,10 @@ func (c *child) Start(context.Context) error {
 	if err != nil {
 		return errors.Join(err, outR.Close(), errR.Close())
 	}
-	c.pipes = []io.Closer{outR, errR}
-	go c.logLines("stderr", errR)
 	first, w := io.Pipe()
 	c.first = first
+	c.own(outR, errR, first)
+	go c.logLines("stderr", errR)
 	go c.readOutput(outR, w)
 	// One goroutine waits for the child as long as it lives, so that it leaves
 	// no zombie.
@@ -178,15 +183,27 @@ func printable(s string) string {
 // detach lets go: the pipes are closed and go-plugin's goroutines end. The
 // process is not touched. Idempotent.
 func (c *child) detach() {
-	c.once.Do(func() {
+	c.mu.Lock()
+	pipes, first := c.mu.pipes, !c.mu.detached
+	c.mu.pipes, c.mu.detached = nil, true
+	c.mu.Unlock()
+	if first {
 		close(c.over)
-		for _, p := range c.pipes {
-			_ = p.Close()
-		}
-		if c.first != nil {
-			_ = c.first.Close()
-		}
-	})
+	}
+	for _, p := range pipes {
+		_ = p.Close()
+	}
+}
+
+// own hands pipes to detach.
+func (c *child) own(pipes ...io.Closer) {
+	c.mu.Lock()
+	c.mu.pipes = append(c.mu.pipes, pipes...)
+	late := c.mu.detached
+	c.mu.Unlock()
+	if late {
+		c.detach()
+	}
 }
 
 // Wait implements runner.AttachedRunner.

@@ -122,6 +122,16 @@ func NewLauncher(c Config) (*Launcher, error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of instances: %w", err)
 	}
+	executables := make(map[string]Command, len(c.Executables))
+	for backend, command := range c.Executables {
+		// A plugin runs in its instance's directory, so that its path must not
+		// depend on ours.
+		if command.Path, err = filepath.Abs(command.Path); err != nil {
+			return nil, fmt.Errorf("executable of backend %s: %w", backend, err)
+		}
+		executables[backend] = command
+	}
+	c.Executables = executables
 	c.Bounds = c.Bounds.filled()
 	l := &Launcher{config: c, log: c.Log}
 	l.mu.live = make(map[string]*Instance)
@@ -170,6 +180,9 @@ func (l *Launcher) Start(ctx context.Context, prepared core.InstanceRecord) (*In
 	inst, record, err := l.launch(ctx, c)
 	if err != nil {
 		c.detach()
+		if c.process != nil {
+			c.process.close()
+		}
 		if endErr := l.End(context.WithoutCancel(ctx), record); endErr != nil {
 			err = errors.Join(err, endErr)
 		}

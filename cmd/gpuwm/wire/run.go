@@ -103,9 +103,7 @@ func (r *runner) run(ctx context.Context, signals <-chan os.Signal) ([]cli.JobVi
 		err = r.follow(ctx, events, signals)
 	}
 	if errors.Is(err, errKilled) {
-		if killErr := r.manager.Kill(); killErr != nil {
-			r.log.Error("plugin not ended", "error", killErr)
-		}
+		r.kill()
 	}
 	jobs, viewErr := r.jobs(context.Background())
 	stopCtx, cancel := context.WithTimeout(context.Background(), stopMax)
@@ -115,6 +113,22 @@ func (r *runner) run(ctx context.Context, signals <-chan os.Signal) ([]cli.JobVi
 		err = nil // the jobs say it: they are suspended with their last image
 	}
 	return jobs, err
+}
+
+// kill ends the plugins at once and waits until the records know it, so that
+// the jobs are shown as they will be found by the next run.
+func (r *runner) kill() {
+	if err := r.manager.Kill(); err != nil {
+		r.log.Error("plugin not ended", "error", err)
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(context.Background(), stopMax, core.ErrDeadline)
+	defer cancel()
+	for id := range r.ids {
+		if err := r.manager.WaitAway(ctx, id); err != nil {
+			r.log.Error("entity not off its device", "entity", id, "error", err)
+		}
+	}
 }
 
 // follow shows the progress until everything has ended or is suspended.
