@@ -83,7 +83,7 @@ func (d *device) close(cause error) {
 func (d *device) fail(err error) {
 	d.failOnce.Do(func() {
 		d.log.Error("device failed", "device", d.spec.Name, "error", err)
-		d.events.append(nil, core.BackendEvent{
+		d.events.append(nil, &core.BackendEvent{
 			Kind: core.EventDeviceHealth, Cause: core.CauseDevice, Error: wire.Cut(err.Error()),
 		})
 	})
@@ -131,21 +131,16 @@ func (d *device) take(from *session, commands []core.Command) error {
 	if d.mu.current != from {
 		return fmt.Errorf("session %d of device %s was replaced by %d: %w", from.number, d.spec.Name, d.mu.session, core.ErrStale)
 	}
+	var l *lane
 	for i := range commands {
 		c := &commands[i]
-		l := d.mu.lanes[c.Entity]
-		if l == nil {
-			t := d.mu.tombs[c.Entity]
-			if c.Seq <= t.applied || (c.Epoch <= t.epoch && c.Kind != core.CommandDestroy) {
-				continue
+		if l == nil || l.id != c.Entity {
+			var err error
+			if l, err = d.lane(c); err != nil {
+				return err
 			}
-			if len(d.mu.lanes) >= lanesMax {
-				return fmt.Errorf("entities of device %s: %w", d.spec.Name, core.ErrFull)
-			}
-			l = &lane{d: d, id: c.Entity, over: t.epoch}
-			d.mu.lanes[c.Entity] = l
 		}
-		if c.Seq <= l.applied || c.Epoch < l.epoch {
+		if l == nil || c.Seq <= l.applied || c.Epoch < l.epoch {
 			continue
 		}
 		if len(l.items) >= d.laneMax() {
@@ -153,9 +148,28 @@ func (d *device) take(from *session, commands []core.Command) error {
 		}
 		l.applied, l.epoch = c.Seq, c.Epoch
 		d.pending.Add(1)
-		d.queue(l, item{command: *c, received: now})
+		d.queue(l, newItem(c, now))
 	}
 	return nil
+}
+
+// lane returns the lane for a command; nil when the command belongs to an entity
+// that has ended. The mutex is held.
+func (d *device) lane(c *core.Command) (*lane, error) {
+	l := d.mu.lanes[c.Entity]
+	if l != nil {
+		return l, nil
+	}
+	t := d.mu.tombs[c.Entity]
+	if c.Seq <= t.applied || (c.Epoch <= t.epoch && c.Kind != core.CommandDestroy) {
+		return nil, nil
+	}
+	if len(d.mu.lanes) >= lanesMax {
+		return nil, fmt.Errorf("entities of device %s: %w", d.spec.Name, core.ErrFull)
+	}
+	l = &lane{d: d, id: c.Entity, over: t.epoch}
+	d.mu.lanes[c.Entity] = l
+	return l, nil
 }
 
 // queue adds an item and starts the executor if none runs. The mutex is held.
@@ -225,7 +239,7 @@ func (d *device) sample(scratch []core.EntityID) []core.EntityID {
 	defer d.mu.Unlock()
 	for _, id := range scratch {
 		if l := d.mu.lanes[id]; l != nil && !l.running {
-			d.queue(l, item{sample: true})
+			d.queue(l, item{other: &request{sample: true}})
 		}
 	}
 	return scratch

@@ -1,9 +1,12 @@
 package sdk
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -13,21 +16,31 @@ import (
 
 // eventLog keeps the numbered events of a device until they are acknowledged,
 // and the latest progress samples. Any goroutine may use it; nothing but room blocks.
+//
+// Events are packed as they are reported and kept as the bytes that are sent: a
+// busy device makes millions in a second, and keeping them as values that are
+// packed later cost several times as much.
 type eventLog struct {
 	log hclog.Logger
-	mu  struct {
+	// full says, without the mutex, that eventsMax events are not acknowledged.
+	full atomic.Bool
+	mu   struct {
 		sync.Mutex
-		// events[head:] are not acknowledged, in order of their numbers.
-		events []core.BackendEvent
-		head   int
-		last   core.EventSeq
+		// blocks[head:] have the events after acked up to last, in order; the
+		// first may begin with some that are acknowledged, the last may be open.
+		blocks      []eventBlock
+		head        int
+		acked, last core.EventSeq
+		// space is where the next block is packed.
+		space []byte
 		// progress has the samples not yet sent.
 		progress map[core.EntityID][]core.BackendEvent
 		// active are the reporters of entities with started jobs.
-		active map[*reporter]struct{}
-		// held counts the executors in the middle of a batch, silent the events
-		// appended since the sender was last woken.
-		held, silent int
+		active []*reporter
+		// held counts the executors in the middle of a batch; silent says that
+		// events were appended since the sender was last woken.
+		held   int
+		silent bool
 		// room is closed when an acknowledgement made room.
 		room chan struct{}
 		// wake tells the sender of the present session that there is something.
@@ -35,10 +48,20 @@ type eventLog struct {
 	}
 }
 
+// eventBlock is the events of one message.
+type eventBlock struct {
+	batch wire.EventBatch
+	first core.EventSeq
+	// body is set when the block is sealed: nothing is added any more, and
+	// senders may read it without the mutex.
+	body []byte
+}
+
+func (b *eventBlock) last() core.EventSeq { return b.first + core.EventSeq(b.batch.Count()) - 1 }
+
 func newEventLog(log hclog.Logger) *eventLog {
 	l := &eventLog{log: log}
 	l.mu.progress = make(map[core.EntityID][]core.BackendEvent)
-	l.mu.active = make(map[*reporter]struct{})
 	l.mu.room = make(chan struct{})
 	l.mu.wake = make(chan struct{}, 1)
 	return l
@@ -54,20 +77,48 @@ func (l *eventLog) attach() <-chan struct{} {
 }
 
 // append numbers e and keeps it. r, when not nil, is who reports.
-func (l *eventLog) append(r *reporter, e core.BackendEvent) {
+func (l *eventLog) append(r *reporter, e *core.BackendEvent) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if r != nil {
-		if r.closed {
+		if r.closed.Load() {
 			return
 		}
-		l.track(r, &e)
+		l.track(r, e)
 	}
 	l.mu.last++
 	e.Seq = l.mu.last
-	l.mu.events = append(l.mu.events, e)
-	if l.mu.silent++; l.mu.held == 0 || l.mu.silent >= eventsHeld {
+	b := l.open()
+	b.batch.Append(e)
+	if l.mu.last-l.mu.acked == eventsMax {
+		l.full.Store(true)
+	}
+	if l.mu.silent = true; l.mu.held == 0 || b.batch.Full() {
 		l.notify()
+	}
+}
+
+// open returns the block that takes the next event.
+func (l *eventLog) open() *eventBlock {
+	if n := len(l.mu.blocks); n > l.mu.head {
+		if b := &l.mu.blocks[n-1]; b.body == nil && !b.batch.Full() {
+			return b
+		}
+		l.seal(&l.mu.blocks[n-1])
+	}
+	if cap(l.mu.space) < blockSpace {
+		l.mu.space = make([]byte, 0, blocksBytes)
+	}
+	l.mu.blocks = append(l.mu.blocks, eventBlock{batch: wire.NewEventBatch(l.mu.space), first: l.mu.last})
+	l.mu.space = nil
+	return &l.mu.blocks[len(l.mu.blocks)-1]
+}
+
+// seal ends a block; the next one is packed behind it.
+func (l *eventLog) seal(b *eventBlock) {
+	if b.body == nil {
+		b.body = b.batch.Body()
+		l.mu.space = b.batch.Rest()
 	}
 }
 
@@ -83,7 +134,7 @@ func (l *eventLog) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.held--
-	if l.mu.silent > 0 {
+	if l.mu.silent {
 		l.notify()
 	}
 }
@@ -98,24 +149,47 @@ func (l *eventLog) track(r *reporter, e *core.BackendEvent) {
 		if !slices.Contains(r.started, e.Job) {
 			r.started = append(r.started, e.Job)
 		}
-		l.mu.active[r] = struct{}{}
+		l.activate(r)
 	case core.EventCompleted, core.EventCancelled:
-		r.started = slices.DeleteFunc(r.started, func(j core.JobID) bool { return j == e.Job })
-		if kept, ok := l.mu.progress[r.entity]; ok {
-			l.mu.progress[r.entity] = slices.DeleteFunc(kept, func(p core.BackendEvent) bool { return p.Job == e.Job })
+		if i := slices.Index(r.started, e.Job); i >= 0 {
+			r.started = slices.Delete(r.started, i, i+1)
+		}
+		if len(l.mu.progress) > 0 {
+			if kept, ok := l.mu.progress[r.entity]; ok {
+				l.mu.progress[r.entity] = slices.DeleteFunc(kept, func(p core.BackendEvent) bool { return p.Job == e.Job })
+			}
 		}
 		if len(r.started) == 0 {
-			delete(l.mu.active, r)
+			l.deactivate(r)
 		}
 	case core.EventEntityLost, core.EventDestroyed:
-		r.closed, r.started = true, nil
-		delete(l.mu.active, r)
+		r.closed.Store(true)
+		r.started = nil
+		l.deactivate(r)
 		delete(l.mu.progress, r.entity)
 	}
 }
 
+func (l *eventLog) activate(r *reporter) {
+	if r.place == 0 {
+		l.mu.active = append(l.mu.active, r)
+		r.place = len(l.mu.active)
+	}
+}
+
+func (l *eventLog) deactivate(r *reporter) {
+	if r.place == 0 {
+		return
+	}
+	end := len(l.mu.active) - 1
+	moved := l.mu.active[end]
+	l.mu.active[r.place-1], moved.place = moved, r.place
+	l.mu.active[end] = nil
+	l.mu.active, r.place = l.mu.active[:end], 0
+}
+
 func (l *eventLog) notify() {
-	l.mu.silent = 0
+	l.mu.silent = false
 	select {
 	case l.mu.wake <- struct{}{}:
 	default:
@@ -126,7 +200,7 @@ func (l *eventLog) notify() {
 func (l *eventLog) sample(r *reporter, usage []JobUsage) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if r.closed || len(r.started) == 0 {
+	if r.closed.Load() || len(r.started) == 0 {
 		return
 	}
 	var samples []core.BackendEvent
@@ -143,11 +217,7 @@ func (l *eventLog) sample(r *reporter, usage []JobUsage) {
 }
 
 // lost reports whether r has ended: the entity was lost or destroyed.
-func (l *eventLog) lost(r *reporter) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return r.closed
-}
+func (l *eventLog) lost(r *reporter) bool { return r.closed.Load() }
 
 // silence ends r without an event.
 func (l *eventLog) silence(r *reporter) {
@@ -160,21 +230,18 @@ func (l *eventLog) silence(r *reporter) {
 func (l *eventLog) running(out []core.EntityID) []core.EntityID {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for r := range l.mu.active {
+	for _, r := range l.mu.active {
 		out = append(out, r.entity)
 	}
 	return out
 }
 
-// take copies the next events after the number sent, and all samples.
-func (l *eventLog) take(sent core.EventSeq, events, progress []core.BackendEvent) ([]core.BackendEvent, []core.BackendEvent) {
+// take returns the next packed events after the number sent with the number of
+// the last of them, nothing when there are none, and samples. The body stays as
+// it is.
+func (l *eventLog) take(sent core.EventSeq, progress []core.BackendEvent) ([]byte, core.EventSeq, []core.BackendEvent) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	pending := l.mu.events[l.mu.head:]
-	if len(pending) > 0 && pending[0].Seq <= sent {
-		pending = pending[min(uint64(sent-pending[0].Seq)+1, uint64(len(pending))):]
-	}
-	events = append(events, pending[:min(len(pending), wire.BatchCount)]...)
 	for entity, samples := range l.mu.progress {
 		if len(progress)+len(samples) > wire.BatchCount {
 			l.notify()
@@ -183,32 +250,60 @@ func (l *eventLog) take(sent core.EventSeq, events, progress []core.BackendEvent
 		progress = append(progress, samples...)
 		delete(l.mu.progress, entity)
 	}
-	return events, progress
+	sent = max(sent, l.mu.acked)
+	if sent == l.mu.last {
+		return nil, sent, progress
+	}
+	kept := l.mu.blocks[l.mu.head:]
+	i, _ := slices.BinarySearchFunc(kept, sent+1, func(b eventBlock, seq core.EventSeq) int {
+		return cmp.Compare(b.last(), seq)
+	})
+	b := &kept[i]
+	l.seal(b)
+	if b.first == sent+1 {
+		return b.body, b.last(), progress
+	}
+	return b.after(sent), b.last(), progress
 }
 
-// ack drops the events up to seq. A number that was never sent is refused.
+// after packs the events of a sealed block after the number sent. It is needed
+// when a session ended in the middle of a block.
+func (b *eventBlock) after(sent core.EventSeq) []byte {
+	events, err := wire.DecodeEvents(b.body, false, nil)
+	if err != nil {
+		panic(fmt.Sprintf("events that were packed here: %v", err))
+	}
+	var rest wire.EventBatch
+	for i := range events {
+		if events[i].Seq > sent {
+			rest.Append(&events[i])
+		}
+	}
+	return rest.Body()
+}
+
+// ack drops the events up to seq. A number that was never given is refused.
 func (l *eventLog) ack(seq core.EventSeq) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if seq > l.mu.last {
 		return false
 	}
-	full := len(l.mu.events)-l.mu.head >= eventsMax
-	for l.mu.head < len(l.mu.events) && l.mu.events[l.mu.head].Seq <= seq {
-		l.mu.events[l.mu.head] = core.BackendEvent{}
+	l.mu.acked = max(l.mu.acked, seq)
+	for l.mu.head < len(l.mu.blocks) && l.mu.blocks[l.mu.head].last() <= seq {
+		l.mu.blocks[l.mu.head] = eventBlock{}
 		l.mu.head++
 	}
-	if l.mu.head == len(l.mu.events) {
-		l.mu.events, l.mu.head = l.mu.events[:0], 0
-		if cap(l.mu.events) > eventsSpare {
-			l.mu.events = nil
+	if l.mu.head > len(l.mu.blocks)/2 {
+		n := copy(l.mu.blocks, l.mu.blocks[l.mu.head:])
+		clear(l.mu.blocks[n:])
+		l.mu.blocks, l.mu.head = l.mu.blocks[:n], 0
+		if n == 0 && cap(l.mu.blocks) > blocksSpare {
+			l.mu.blocks = nil
 		}
-	} else if l.mu.head > len(l.mu.events)/2 && l.mu.head > 64 {
-		n := copy(l.mu.events, l.mu.events[l.mu.head:])
-		clear(l.mu.events[n:])
-		l.mu.events, l.mu.head = l.mu.events[:n], 0
 	}
-	if full && len(l.mu.events)-l.mu.head < eventsMax {
+	if l.full.Load() && l.mu.last-l.mu.acked < eventsMax {
+		l.full.Store(false)
 		close(l.mu.room)
 		l.mu.room = make(chan struct{})
 	}
@@ -218,9 +313,12 @@ func (l *eventLog) ack(seq core.EventSeq) bool {
 // roomFor returns nil when there is room for an event, else a channel that is
 // closed when there may be.
 func (l *eventLog) roomFor() <-chan struct{} {
+	if !l.full.Load() {
+		return nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.mu.events)-l.mu.head < eventsMax {
+	if !l.full.Load() {
 		return nil
 	}
 	return l.mu.room
@@ -246,9 +344,13 @@ type reporter struct {
 	log    *eventLog
 	entity core.EntityID
 	epoch  core.Epoch
-	// closed and started are guarded by the log's mutex.
-	closed  bool
+	// closed says that the entity was lost or destroyed; it changes under the
+	// log's mutex, which also guards the others.
+	closed  atomic.Bool
 	started []core.JobID
+	// place is the position in the log's active reporters, counted from 1; 0
+	// when it is not among them.
+	place int
 }
 
 func (r *reporter) report(kind core.BackendEventKind, job core.JobID, u Usage) {
@@ -256,7 +358,7 @@ func (r *reporter) report(kind core.BackendEventKind, job core.JobID, u Usage) {
 		r.log.log.Error("report without a job", "entity", r.entity, "kind", kind)
 		return
 	}
-	r.log.append(r, core.BackendEvent{
+	r.log.append(r, &core.BackendEvent{
 		Kind: kind, Entity: r.entity, Epoch: r.epoch, Job: job,
 		Done: u.Done, Executed: u.Executed, ExecutedTime: u.ExecutedTime,
 	})
@@ -273,7 +375,7 @@ func (r *reporter) Cancelled(job core.JobID, u Usage) { r.report(core.EventCance
 
 // Lost implements Reporter.
 func (r *reporter) Lost(guilty bool, job core.JobID, u Usage, cause core.Cause, detail string) {
-	r.log.append(r, core.BackendEvent{
+	r.log.append(r, &core.BackendEvent{
 		Kind: core.EventEntityLost, Entity: r.entity, Epoch: r.epoch, Job: job, Guilty: guilty,
 		Done: u.Done, Executed: u.Executed, ExecutedTime: u.ExecutedTime, Cause: cause, Error: detail,
 	})

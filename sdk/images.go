@@ -307,7 +307,7 @@ func (d *device) enqueueSave(key uploadKey, save *saving) error {
 	if len(l.items) >= d.laneMax() {
 		return fmt.Errorf("commands of entity %d: %w", key.entity, core.ErrFull)
 	}
-	d.queue(l, item{save: save})
+	d.queue(l, item{other: &request{save: save}})
 	return nil
 }
 

@@ -48,15 +48,15 @@ func (s *kernelState) loaded() bool {
 	}
 }
 
-// ready returns nil when one of the kernels that the device takes is loaded, the
-// error of loading when none can be, and errAwaited while one may still come.
-func (k *kernels) ready(wanted map[string]core.Digest) error {
+// ready returns which of the kernels that the device takes is loaded, the error
+// of loading when none can be, and errAwaited while one may still come.
+func (k *kernels) ready(wanted map[string]core.Digest) (core.Digest, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.check(wanted)
 }
 
-func (k *kernels) check(wanted map[string]core.Digest) error {
+func (k *kernels) check(wanted map[string]core.Digest) (core.Digest, error) {
 	var refused error
 	awaited := false
 	for _, format := range k.d.description.Formats {
@@ -69,7 +69,7 @@ func (k *kernels) check(wanted map[string]core.Digest) error {
 		case s == nil || !s.loaded():
 			awaited = true
 		case s.err == nil:
-			return nil
+			return digest, nil
 		default:
 			refused = fmt.Errorf("%w: %w", errKernel, s.err)
 		}
@@ -78,30 +78,31 @@ func (k *kernels) check(wanted map[string]core.Digest) error {
 	case refused != nil:
 		// The host uploads the formats it has; one that was tried and refused
 		// is the answer, although another was never sent.
-		return refused
+		return core.Digest{}, refused
 	case awaited:
-		return errAwaited
+		return core.Digest{}, errAwaited
 	}
-	return fmt.Errorf("%w: none of %d formats is taken by the device: %w", errKernel, len(wanted), core.ErrUnsupported)
+	return core.Digest{}, fmt.Errorf("%w: none of %d formats is taken by the device: %w", errKernel, len(wanted), core.ErrUnsupported)
 }
 
 // wait waits until ready has an answer, at most kernelWait.
-func (k *kernels) wait(ctx context.Context, wanted map[string]core.Digest) error {
+func (k *kernels) wait(ctx context.Context, wanted map[string]core.Digest) (core.Digest, error) {
 	timeout := time.NewTimer(kernelWait)
 	defer timeout.Stop()
 	for {
 		k.mu.Lock()
-		err, changed := k.check(wanted), k.mu.changed
+		digest, err := k.check(wanted)
+		changed := k.mu.changed
 		k.mu.Unlock()
 		if !errors.Is(err, errAwaited) {
-			return err
+			return digest, err
 		}
 		select {
 		case <-changed:
 		case <-timeout.C:
-			return fmt.Errorf("%w: not uploaded: %w", errKernel, core.ErrDeadline)
+			return core.Digest{}, fmt.Errorf("%w: not uploaded: %w", errKernel, core.ErrDeadline)
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return core.Digest{}, context.Cause(ctx)
 		}
 	}
 }

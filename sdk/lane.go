@@ -38,14 +38,33 @@ type lane struct {
 	report    *reporter
 	suspended bool
 	runs      runWindow
+	// loaded is a kernel that is known to be loaded, if hasLoaded.
+	loaded    core.Digest
+	hasLoaded bool
 }
 
-// item is one piece of queued work: a command, a sample or a save.
+// item is one piece of queued work: a run or another request. There may be
+// thousands of runs, so they are kept small.
 type item struct {
+	// job has a specification when the item is a run, of that sequence number.
+	job   Job
+	seq   core.CommandSeq
+	other *request
+}
+
+// request is a command that is no run, a sample or a save.
+type request struct {
 	command  core.Command
 	received time.Time
 	sample   bool
 	save     *saving
+}
+
+func newItem(c *core.Command, received time.Time) item {
+	if c.Kind == core.CommandRun {
+		return item{job: Job{Spec: c.JobSpec, First: c.First, Epoch: c.Epoch}, seq: c.Seq}
+	}
+	return item{other: &request{command: *c, received: received}}
 }
 
 // run executes what is queued, and ends when nothing is.
@@ -86,13 +105,14 @@ func (l *lane) beginRun() context.Context {
 }
 
 func (l *lane) do(it *item) {
-	switch {
-	case it.sample:
-		l.sample()
-		return
-	case it.save != nil:
+	other := it.other
+	if other != nil && other.command.Kind == 0 {
+		if other.sample {
+			l.sample()
+			return
+		}
 		l.endRuns()
-		it.save.finish(l.save(it.save))
+		other.save.finish(l.save(other.save))
 		return
 	}
 	if l.d.events.roomFor() != nil {
@@ -102,13 +122,12 @@ func (l *lane) do(it *item) {
 		}
 	}
 	crash.Point("sdk.command.before")
-	c := &it.command
-	if c.Kind == core.CommandRun {
-		l.execRun(c)
+	if other == nil {
+		l.execRun(it)
 	} else {
 		// Other calls may take long; only runs are reported together.
 		l.endRuns()
-		l.exec(c, it.received)
+		l.exec(&other.command, other.received)
 	}
 	crash.Point("sdk.command.after")
 	l.d.pending.Add(-1)
@@ -147,23 +166,44 @@ func (l *lane) exec(c *core.Command, received time.Time) {
 	}
 }
 
-func (l *lane) execRun(c *core.Command) {
-	if !l.present(c) {
+func (l *lane) execRun(it *item) {
+	if l.entity == nil || l.live != it.job.Epoch || l.d.events.lost(l.report) {
+		// Says why, where somebody waits for an answer.
+		l.present(it.command())
 		return
 	}
-	err := l.d.kernels.ready(c.JobSpec.Kernels)
-	if errors.Is(err, errAwaited) {
-		l.endRuns()
-		err = l.d.kernels.wait(l.d.ctx, c.JobSpec.Kernels)
-	}
+	err := l.ready(it.job.Spec.Kernels)
 	if err == nil {
-		job := Job{Spec: c.JobSpec, First: c.First, Epoch: c.Epoch}
 		ctx := l.beginRun()
-		err = l.d.guard("run", func() error { return l.entity.Run(ctx, job) })
+		err = l.d.guard("run", func() error { return l.entity.Run(ctx, it.job) })
 	}
 	if err != nil {
-		l.refuse(c, fmt.Errorf("run job %d: %w", c.Job, err))
+		l.refuse(it.command(), fmt.Errorf("run job %d: %w", it.job.Spec.ID, err))
 	}
+}
+
+// command returns as much of a run's command as a refusal names.
+func (it *item) command() *core.Command {
+	return &core.Command{Kind: core.CommandRun, Epoch: it.job.Epoch, Seq: it.seq, Job: it.job.Spec.ID}
+}
+
+// ready waits for a kernel of a job. A kernel that was loaded stays so, and most
+// jobs have the kernel of the one before.
+func (l *lane) ready(wanted map[string]core.Digest) error {
+	for _, format := range l.d.description.Formats {
+		if digest, ok := wanted[format]; ok && l.hasLoaded && digest == l.loaded {
+			return nil
+		}
+	}
+	digest, err := l.d.kernels.ready(wanted)
+	if errors.Is(err, errAwaited) {
+		l.endRuns()
+		digest, err = l.d.kernels.wait(l.d.ctx, wanted)
+	}
+	if err == nil {
+		l.loaded, l.hasLoaded = digest, true
+	}
+	return err
 }
 
 func (l *lane) execMessage(c *core.Command, received time.Time) {
@@ -201,7 +241,7 @@ func (l *lane) execMessage(c *core.Command, received time.Time) {
 		l.refuse(c, err)
 		return
 	}
-	l.d.events.append(l.report, done)
+	l.d.events.append(l.report, &done)
 }
 
 func (l *lane) execCreate(c *core.Command) {
@@ -220,7 +260,7 @@ func (l *lane) execCreate(c *core.Command) {
 		l.refuse(c, fmt.Errorf("create entity %d: %w", l.id, err))
 		return
 	}
-	l.d.events.append(l.report, core.BackendEvent{Kind: core.EventApplied, Entity: l.id, Epoch: c.Epoch, Command: c.Seq})
+	l.d.events.append(l.report, &core.BackendEvent{Kind: core.EventApplied, Entity: l.id, Epoch: c.Epoch, Command: c.Seq})
 }
 
 // create waits for the image and hands it to the backend.
@@ -270,7 +310,7 @@ func (l *lane) execDestroy(c *core.Command) {
 	if report != nil {
 		l.d.events.silence(report)
 	}
-	l.d.events.append(nil, core.BackendEvent{Kind: core.EventDestroyed, Entity: l.id, Epoch: c.Epoch, Command: c.Seq})
+	l.d.events.append(nil, &core.BackendEvent{Kind: core.EventDestroyed, Entity: l.id, Epoch: c.Epoch, Command: c.Seq})
 }
 
 // remove destroys the entity on the device. When that fails nobody knows what
@@ -300,7 +340,7 @@ func (l *lane) sample() {
 // refuse reports that c was not carried out.
 func (l *lane) refuse(c *core.Command, err error) {
 	l.d.log.Debug("command refused", "entity", l.id, "job", c.Job, "epoch", c.Epoch, "error", err)
-	l.d.events.append(nil, core.BackendEvent{
+	l.d.events.append(nil, &core.BackendEvent{
 		Kind: core.EventRefused, Entity: l.id, Epoch: c.Epoch, Command: c.Seq, Job: c.Job,
 		Guilty: guilty(err), Cause: causeOf(c.Kind, err), Error: wire.Cut(err.Error()),
 	})

@@ -51,13 +51,14 @@ const (
 	// acknowledgement; then its executors wait. Reports of jobs in flight may go
 	// beyond it, by two for each.
 	eventsMax = 16384
-	// eventsHeld is how many events may gather while an executor works through a
-	// batch of commands, before the sender is woken in the middle of it.
-	eventsHeld = 128
-	// eventsSpare is the largest empty event log that keeps its memory (1.5 MiB),
-	// itemsSpare the largest empty queue of an entity, and queuesSpare how many
-	// of those a device keeps.
-	eventsSpare = 8192
+	// Packed events are kept in pieces of blocksBytes, as long as blockSpace is
+	// left in one; blocksSpare is the largest empty list of messages that keeps
+	// its memory (64 KiB).
+	blocksBytes = 16 << 10
+	blockSpace  = 512
+	blocksSpare = 768
+	// itemsSpare is the largest empty queue of an entity that keeps its memory
+	// (160 KiB), and queuesSpare how many of those a device keeps.
 	itemsSpare  = 4096
 	queuesSpare = 8
 	// laneSlack is how many commands may wait for one entity beyond two for each

@@ -85,7 +85,6 @@ type line struct {
 	opened   *apiv1.DeviceOpened
 	pending  []core.BackendEvent
 	progress []core.BackendEvent
-	encoder  wire.CommandEncoder
 }
 
 func (r *rig) tryOpen(session, acked uint64) (*line, error) {
@@ -117,18 +116,16 @@ func (r *rig) open(session uint64) *line {
 func (l *line) send(commands ...core.Command) {
 	l.r.t.Helper()
 	for len(commands) > 0 {
-		n := min(len(commands), wire.BatchCount)
-		var body []byte
-		var err error
-		for i := range commands[:n] {
-			if body, err = l.encoder.Append(body, &commands[i]); err != nil {
+		var b wire.CommandBatch
+		for len(commands) > 0 && !b.Full() {
+			if err := b.Append(&commands[0]); err != nil {
 				l.r.t.Fatal(err)
 			}
+			commands = commands[1:]
 		}
-		if err := l.stream.Send(&apiv1.SessionRequest{Commands: wire.PutCount(body, n)}); err != nil {
+		if err := l.stream.Send(&apiv1.SessionRequest{Commands: b.Body()}); err != nil {
 			return
 		}
-		commands = commands[n:]
 	}
 }
 

@@ -122,12 +122,11 @@ func (ss *session) receive() error {
 
 // send sends events in order from the first after sent, and samples as they come.
 func (ss *session) send(wake <-chan struct{}, sent core.EventSeq) error {
-	var events, progress []core.BackendEvent
-	var body, samples []byte
+	var progress []core.BackendEvent
 	for {
-		clear(events)
-		events, progress = ss.d.events.take(sent, events[:0], progress[:0])
-		if len(events) == 0 && len(progress) == 0 {
+		var body []byte
+		body, sent, progress = ss.d.events.take(sent, progress[:0])
+		if len(body) == 0 && len(progress) == 0 {
 			select {
 			case <-wake:
 				// Whoever reported may have more to report at once.
@@ -137,23 +136,13 @@ func (ss *session) send(wake <-chan struct{}, sent core.EventSeq) error {
 				return context.Cause(ss.ctx)
 			}
 		}
-		reply := &apiv1.SessionReply{}
-		n := 0
-		body = wire.Begin(body)
-		for n < len(events) && len(body) < wire.BatchBytes {
-			body = wire.AppendEvent(body, &events[n])
-			n++
-		}
-		if n > 0 {
-			reply.Events = wire.Finish(body, n)
-			sent = events[n-1].Seq
-		}
+		reply := &apiv1.SessionReply{Events: body}
 		if len(progress) > 0 {
-			samples = wire.Begin(samples)
+			var samples wire.EventBatch
 			for i := range progress {
-				samples = wire.AppendEvent(samples, &progress[i])
+				samples.Append(&progress[i])
 			}
-			reply.Progress = wire.Finish(samples, len(progress))
+			reply.Progress = samples.Body()
 		}
 		crash.Point("sdk.event.before")
 		if err := ss.stream.Send(reply); err != nil {

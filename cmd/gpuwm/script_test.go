@@ -39,6 +39,7 @@ var kernels = []string{
 //	same FILE FILE             byte for byte
 //	u64 FILE INDEX VALUE       a little-endian word of a file
 //	count FILE NUMBER REGEXP   so many matches
+//	turns LOG ENTITY JOB ENTITY JOB   the two worked side by side
 func TestScripts(t *testing.T) {
 	gpuwm := binary(t, gpuwmBinary)
 	plugin := binary(t, pluginBinary)
@@ -56,7 +57,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"gpuwm": cmdGpuwm, "start": cmdStart, "await": cmdAwait, "signal": cmdSignal, "end": cmdEnd, "job": cmdJob,
 			"plugins": cmdPlugins, "plugin-pid": cmdPluginPID, "kill-plugins": cmdKillPlugins, "same": cmdSame, "u64": cmdU64,
-			"count": cmdCount,
+			"count": cmdCount, "turns": cmdTurns,
 		},
 	})
 }
@@ -260,6 +261,11 @@ func cmdCount(ts *testscript.TestScript, neg bool, args []string) {
 	if n := len(pattern.FindAllString(ts.ReadFile(args[0]), -1)); strconv.Itoa(n) != args[1] {
 		ts.Fatalf("%d matches of %q in %s, want %s", n, args[2], args[0], args[1])
 	}
+}
+
+func cmdTurns(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 5, "turns LOG ENTITY JOB ENTITY JOB")
+	ts.Check(tookTurns(ts.ReadFile(args[0]), args[1], args[2], args[3], args[4]))
 }
 
 // lines splits text without its last end of line.

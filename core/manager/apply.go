@@ -2,6 +2,7 @@ package manager
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -57,15 +58,16 @@ func (m *Manager) Create(ctx context.Context, entities []NewEntity) ([]core.Enti
 	var ids []core.EntityID
 	for i := range records {
 		ids = append(ids, records[i].Spec.ID)
-		if err := m.begin(ctx, records[i]); err != nil {
+		if err := m.begin(records[i]); err != nil {
 			return ids, err
 		}
 	}
 	return ids, nil
 }
 
-// begin hands a recorded entity to the loop of its device.
-func (m *Manager) begin(ctx context.Context, rec core.EntityRecord) error {
+// begin hands a recorded entity to the loop of its device. Nothing interrupts it
+// but the end of the loop: what is on record must be in a loop.
+func (m *Manager) begin(rec core.EntityRecord) error {
 	m.mu.Lock()
 	d := m.mu.devices[rec.Spec.Device]
 	m.mu.places[rec.Spec.ID] = d
@@ -73,7 +75,7 @@ func (m *Manager) begin(ctx context.Context, rec core.EntityRecord) error {
 	if d == nil {
 		return fmt.Errorf("device %s: %w", rec.Spec.Device, core.ErrNotFound)
 	}
-	_, err := ask(ctx, d, func() (struct{}, error) {
+	_, err := ask(context.Background(), d, func() (struct{}, error) {
 		d.add(rec)
 		return struct{}{}, nil
 	})
@@ -159,29 +161,91 @@ func (m *Manager) firstImage(rec *core.EntityRecord, e *NewEntity) error {
 	return w.Commit(header)
 }
 
-// Remove deletes entities that are off every device, with their jobs and images.
-func (m *Manager) Remove(ctx context.Context, ids []core.EntityID) error {
+// Remove deletes entities that are off every device, with their jobs and
+// images, all or none. A job elsewhere that comes after one of their jobs which
+// has no outcome is dependency-failed.
+func (m *Manager) Remove(_ context.Context, ids []core.EntityID) error {
+	var out []core.EntityRecord
+	putBack := func() {
+		for _, rec := range out {
+			if err := m.begin(rec); err != nil {
+				m.config.Log.Error("entity not put back", "entity", rec.Spec.Name, "error", err)
+			}
+		}
+	}
 	for _, id := range ids {
-		d, err := m.place(id)
+		rec, err := m.takeOut(id)
 		if err != nil {
+			putBack()
 			return err
 		}
-		if _, err := ask(ctx, d, func() (core.EntityRecord, error) { return d.remove(id) }); err != nil {
-			return err
-		}
-		m.mu.Lock()
-		delete(m.mu.places, id)
-		m.mu.Unlock()
+		out = append(out, rec)
 	}
 	if err := m.commit(&core.Write{RemoveEntities: ids}); err != nil {
+		putBack()
 		return fmt.Errorf("remove entities: %w", err)
 	}
+	m.unlearn(out)
 	for _, id := range ids {
 		if err := m.config.Images.Remove(id); err != nil {
 			return fmt.Errorf("remove image: %w", err)
 		}
 	}
 	return nil
+}
+
+// takeOut takes an entity out of the loop of its device, once all that was
+// decided about it is on record.
+func (m *Manager) takeOut(id core.EntityID) (core.EntityRecord, error) {
+	d, err := m.place(id)
+	if err != nil {
+		return core.EntityRecord{}, err
+	}
+	type answer struct {
+		rec core.EntityRecord
+		err error
+	}
+	answers := make(chan answer, 1)
+	if !d.do(func() {
+		d.whenCommitted(func(failed error) {
+			if failed != nil {
+				answers <- answer{err: failed}
+				return
+			}
+			rec, err := d.remove(id)
+			answers <- answer{rec, err}
+		})
+	}) {
+		return core.EntityRecord{}, errStopped
+	}
+	select { // not ended by a context: an entity taken out has to be put somewhere
+	case a := <-answers:
+		return a.rec, a.err
+	case <-d.stopped:
+		return core.EntityRecord{}, errStopped
+	}
+}
+
+// unlearn forgets the jobs of removed entities, but for outcomes that somebody
+// may still ask for, and lets those go on that waited for them.
+func (m *Manager) unlearn(records []core.EntityRecord) {
+	m.mu.Lock()
+	for i := range records {
+		delete(m.mu.places, records[i].Spec.ID)
+		for _, j := range records[i].Jobs {
+			id := j.Spec.ID
+			if m.mu.awaited[id] && j.State.Phase.Final() {
+				continue
+			}
+			delete(m.mu.jobNames, id)
+			delete(m.mu.outcomes, id)
+		}
+	}
+	devices := m.devicesLocked()
+	m.mu.Unlock()
+	for _, d := range devices {
+		d.do(d.feedAll)
+	}
 }
 
 // Update changes what may change of an entity: device, properties and result
@@ -191,23 +255,40 @@ func (m *Manager) Update(ctx context.Context, spec core.EntitySpec) error {
 	if err != nil {
 		return err
 	}
-	if err := m.commit(&core.Write{Entities: []core.EntitySpec{spec}}); err != nil {
-		return fmt.Errorf("record entity: %w", err)
+	m.mu.Lock()
+	to := m.mu.devices[spec.Device]
+	m.mu.Unlock()
+	switch to {
+	case nil:
+		return fmt.Errorf("device %s: %w", spec.Device, core.ErrNotFound)
+	case from:
+		return m.updateHere(ctx, from, spec)
 	}
-	if from.spec.Name == spec.Device {
-		_, err = ask(ctx, from, func() (struct{}, error) {
-			r := from.records[spec.ID]
-			r.spec = spec
-			return struct{}{}, from.step(&sched.Event{
-				Kind: sched.EventProperties, Entity: spec.ID, Properties: spec.Properties,
-			})
-		})
-		return err
-	}
-	rec, err := ask(ctx, from, func() (core.EntityRecord, error) { return from.remove(spec.ID) })
+	rec, err := m.takeOut(spec.ID)
 	if err != nil {
 		return fmt.Errorf("move entity %s: %w", spec.Name, err)
 	}
+	if err := m.commit(&core.Write{Entities: []core.EntitySpec{spec}}); err != nil {
+		return errors.Join(fmt.Errorf("record entity: %w", err), m.begin(rec))
+	}
 	rec.Spec = spec
-	return m.begin(ctx, rec)
+	return m.begin(rec)
+}
+
+// updateHere changes an entity that stays where it is.
+func (m *Manager) updateHere(ctx context.Context, d *device, spec core.EntitySpec) error {
+	if err := m.commit(&core.Write{Entities: []core.EntitySpec{spec}}); err != nil {
+		return fmt.Errorf("record entity: %w", err)
+	}
+	_, err := ask(ctx, d, func() (struct{}, error) {
+		r := d.records[spec.ID]
+		if r == nil {
+			return struct{}{}, fmt.Errorf("entity %d: %w", spec.ID, core.ErrNotFound)
+		}
+		r.spec = spec
+		return struct{}{}, d.step(&sched.Event{
+			Kind: sched.EventProperties, Entity: spec.ID, Properties: spec.Properties,
+		})
+	})
+	return err
 }

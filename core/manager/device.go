@@ -37,10 +37,15 @@ type device struct {
 	next        *core.Write
 	nextSeq     uint64
 	commitRetry time.Duration
-	// rebuilding is set from a failed commit until the next session.
+	// rebuilding is set from a failed commit until the schedulers are made anew;
+	// what would decide meanwhile is deferred.
 	rebuilding bool
-	// afterCommit are called when everything decided so far is committed.
-	afterCommit []func()
+	deferred   []func()
+	// afterCommit are called when everything decided so far is committed, or
+	// with the error of the commit that failed.
+	afterCommit []func(error)
+	// wanted says, at the start, that something on record is to run.
+	wanted bool
 
 	supervisor *supervisor // nil: no plugin serves this device
 	instance   Instance
@@ -97,7 +102,9 @@ func (d *device) run() {
 				f()
 			}
 		case <-d.timer.C:
-			d.step(&sched.Event{Kind: sched.EventTick})
+			if !d.rebuilding {
+				_ = d.step(&sched.Event{Kind: sched.EventTick})
+			}
 		case <-d.stop:
 			for _, f := range d.inbox.close() {
 				f()
@@ -109,11 +116,46 @@ func (d *device) run() {
 	}
 }
 
+// post has f called by the loop; false means that the loop has ended.
 func (d *device) post(f func()) bool { return d.inbox.post(f) }
+
+// do is post for what gives the schedulers an event: while they are being made
+// anew it waits.
+func (d *device) do(f func()) bool {
+	return d.post(func() {
+		if d.rebuilding {
+			d.deferred = append(d.deferred, f)
+			return
+		}
+		f()
+	})
+}
+
+// tell has f carried out, again after a failed commit, until what it decides is
+// on record. It returns without that when the loop has ended.
+func (d *device) tell(f func()) {
+	for {
+		told := make(chan error, 1)
+		if !d.do(func() {
+			f()
+			d.whenCommitted(func(err error) { told <- err })
+		}) {
+			return
+		}
+		select {
+		case err := <-told:
+			if err == nil {
+				return
+			}
+		case <-d.stopped:
+			return
+		}
+	}
+}
 
 func (d *device) setTimer() {
 	wait := time.Hour
-	if at := d.core.Next(); at != 0 {
+	if at := d.core.Next(); at != 0 && !d.rebuilding {
 		wait = max(0, time.Until(at.Time()))
 	}
 	d.timer.Reset(wait)
@@ -177,45 +219,58 @@ func (d *device) committed(w *core.Write, seq uint64, err error) {
 	d.whenCommitted(nil)
 }
 
-// whenCommitted calls f, and all that wait, as soon as everything decided so far is committed.
-func (d *device) whenCommitted(f func()) {
+// whenCommitted calls f, and all that wait, as soon as everything decided so far
+// is committed, or has failed to be.
+func (d *device) whenCommitted(f func(error)) {
 	if f != nil {
 		d.afterCommit = append(d.afterCommit, f)
 	}
 	if d.writing || d.next != nil {
 		return
 	}
+	d.answerCommit(nil)
+}
+
+func (d *device) answerCommit(err error) {
 	waiting := d.afterCommit
 	d.afterCommit = nil
 	for _, f := range waiting {
-		f()
+		f(err)
 	}
 }
 
 // commitFailed throws the schedulers away, as a crash would, and rebuilds them
-// from the records. The session is opened anew, which settles what was under way.
+// from the records. Then the session is opened anew, which settles what was under
+// way; until then its events are dropped, and come again because nobody
+// acknowledged them.
 func (d *device) commitFailed(err error) {
 	d.commitRetry = min(max(2*d.commitRetry, commitRetryMin), commitRetryMax)
 	d.log.Error("commit failed", "took", d.commitRetry, "error", err)
-	d.next, d.rebuilding = nil, true
-	d.cancelOperations()
-	if d.link != nil {
-		d.link.Close()
-		d.link = nil
-	}
-	d.reloadAfter(d.commitRetry)
+	d.next, d.rebuilding, d.link, d.hungry = nil, true, nil, nil
+	d.answerCommit(fmt.Errorf("commit: %w", err))
+	d.manager.busy.Add(1)
+	go d.reload(d.commitRetry)
 }
 
-// reloadAfter makes the store take writes again, then rebuilds.
-func (d *device) reloadAfter(wait time.Duration) {
-	time.AfterFunc(wait, func() {
-		if _, err := d.manager.config.Store.Load(); err != nil {
-			d.log.Error("records not loaded", "error", err)
-			d.reloadAfter(min(2*wait, commitRetryMax))
+// reload makes the store take writes again, then has the schedulers rebuilt.
+func (d *device) reload(wait time.Duration) {
+	defer d.manager.busy.Done()
+	for {
+		pause := time.NewTimer(wait)
+		select {
+		case <-pause.C:
+		case <-d.stop:
+			pause.Stop()
 			return
 		}
-		d.post(d.rebuild)
-	})
+		_, err := d.manager.config.Store.Load()
+		if err == nil {
+			d.post(d.rebuild)
+			return
+		}
+		d.log.Error("records not loaded", "error", err)
+		wait = min(2*wait, commitRetryMax)
+	}
 }
 
 func (d *device) rebuild() {
@@ -224,7 +279,16 @@ func (d *device) rebuild() {
 	for _, r := range d.records {
 		d.restore(r)
 	}
-	if d.supervisor != nil {
+	deferred := d.deferred
+	d.deferred = nil
+	for i, f := range deferred {
+		if d.rebuilding {
+			d.deferred = append(d.deferred, deferred[i:]...)
+			return
+		}
+		f()
+	}
+	if d.link == nil && d.instance != nil {
 		d.supervisor.reopen()
 	}
 }
@@ -345,10 +409,6 @@ func (d *device) fromLink(session core.Session, events []core.BackendEvent) {
 
 // sessionUp takes over a new session.
 func (d *device) sessionUp(instance Instance, link Link, session core.Session, fresh bool) {
-	if d.rebuilding {
-		link.Close() // rebuild opens another
-		return
-	}
 	if d.instance != instance || fresh {
 		d.kernels = make(map[core.Digest]bool)
 	}
@@ -361,18 +421,18 @@ func (d *device) sessionUp(instance Instance, link Link, session core.Session, f
 	}
 	d.log.Debug("session opened", "session", session, "held", len(ev.Held))
 	_ = d.step(&ev)
+	d.uploadKernels(link.Entities())
 	early := d.early[session]
 	clear(d.early)
 	d.fromLink(session, early)
 }
 
 // instanceGone takes the verified end of the instance.
-func (d *device) instanceGone(usage map[core.UsageKey]uint64, done func()) {
+func (d *device) instanceGone(usage map[core.UsageKey]uint64) {
 	d.cancelOperations()
 	d.instance, d.link, d.kernels = nil, nil, nil
 	clear(d.early)
 	_ = d.step(&sched.Event{Kind: sched.EventGone, Usage: usage})
-	d.whenCommitted(done)
 }
 
 // view returns the entity as users see it.
@@ -411,7 +471,7 @@ func (d *device) add(rec core.EntityRecord) *entityRecord {
 	return r
 }
 
-// remove gives an entity up; it must be away.
+// remove gives an entity up; it must be away, and everything decided committed.
 func (d *device) remove(id core.EntityID) (core.EntityRecord, error) {
 	r := d.records[id]
 	if r == nil {

@@ -48,7 +48,7 @@ func (m *Manager) outcome(id core.JobID, phase core.JobPhase) {
 		return
 	}
 	for _, d := range devices {
-		d.post(d.feedAll)
+		d.do(d.feedAll)
 	}
 }
 
@@ -59,12 +59,14 @@ func (m *Manager) awaits(spec *core.JobSpec) (wait bool, unmet string) {
 	defer m.mu.Unlock()
 	for _, id := range spec.After {
 		phase, known := m.mu.outcomes[id]
-		if !known {
+		if name, recorded := m.mu.jobNames[id]; !known && recorded {
 			wait = true
 			continue
-		}
-		if phase != core.JobCompleted && unmet == "" {
-			unmet = fmt.Sprintf("job %s, which it comes after, is %s", m.mu.jobNames[id], phase)
+		} else if !known && unmet == "" {
+			unmet = fmt.Sprintf("job %d, which it comes after, was removed", id)
+			continue
+		} else if phase != core.JobCompleted && unmet == "" {
+			unmet = fmt.Sprintf("job %s, which it comes after, is %s", name, phase)
 		}
 	}
 	return wait && unmet == "", unmet

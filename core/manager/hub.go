@@ -32,7 +32,8 @@ type Subscription struct {
 	// C delivers events until Close.
 	C   chan Event
 	hub *hub
-	gap bool // guarded by hub.mu
+	// gap: the last in C is a gap. Guarded by hub.mu.
+	gap bool
 }
 
 func newHub() *hub {
@@ -60,17 +61,15 @@ func (h *hub) publish(ev Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for s := range h.mu.readers {
-		if s.gap {
-			select {
-			case s.C <- Event{Gap: true}:
-				s.gap = false
-			default:
-				continue
-			}
-		}
-		select {
-		case s.C <- ev:
-		default:
+		// Only this sends, so that there is room for what len says. The last place
+		// is kept for the gap: whoever reads it has read everything before, and
+		// looks at a state that is later than all that was lost.
+		switch room := cap(s.C) - len(s.C); {
+		case room > 1:
+			s.C <- ev
+			s.gap = false
+		case !s.gap:
+			s.C <- Event{Gap: true}
 			s.gap = true
 		}
 	}

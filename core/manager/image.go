@@ -14,6 +14,10 @@ import (
 // transferMax bounds one save or restore: 4 GiB at 8 MiB/s.
 const transferMax = 10 * time.Minute
 
+// kernelTries bounds the attempts to upload a kernel. The run that waits for it
+// was sent already and fails when it does not come.
+const kernelTries = 3
+
 // operations runs what touches one entity's image file, one thing after the
 // other. A goroutine exists only while there is something to do.
 type operations struct {
@@ -77,7 +81,7 @@ func (d *device) upload(c core.Command) {
 		}
 		d.log.Warn("image not restored", "entity", c.EntitySpec.Name, "image", c.Generation, "error", err)
 		if errors.Is(err, core.ErrCorrupt) || errors.Is(err, core.ErrNotFound) {
-			d.post(func() { d.badImage(c, err) })
+			d.do(func() { d.badImage(c, err) })
 		}
 	})
 }
@@ -120,11 +124,15 @@ func (d *device) uploadKernel(c *core.Command) {
 		ctx, cancel := context.WithTimeout(ctx, transferMax)
 		defer cancel()
 		k, err := d.manager.config.Images.Kernel(entity, digest)
-		if err == nil {
-			err = instance.PutKernel(ctx, d.spec.Name, k)
-		}
-		if err == nil {
-			return
+		crash.Point("manager.kernel.mid")
+		for tries := 0; err == nil && tries < kernelTries; tries++ {
+			if err = instance.PutKernel(ctx, d.spec.Name, k); err == nil {
+				return
+			}
+			if tries+1 < kernelTries && ctx.Err() == nil {
+				d.log.Debug("kernel upload tried again", "job", name, "error", err)
+				err = nil
+			}
 		}
 		d.log.Warn("kernel not uploaded", "job", name, "error", err)
 		d.post(func() {
@@ -135,9 +143,26 @@ func (d *device) uploadKernel(c *core.Command) {
 	})
 }
 
+// uploadKernels sends, in a new session, the kernels of jobs that the instance
+// has taken already: the manager that sent their run commands may have died
+// before their kernels were through.
+func (d *device) uploadKernels(held []HeldEntity) {
+	for _, h := range held {
+		r := d.records[h.Entity]
+		if r == nil || r.state.Epoch != h.Epoch {
+			continue
+		}
+		for _, j := range r.jobs {
+			if j.state.Run != 0 && j.spec.Seq > r.state.Cut {
+				d.uploadKernel(&core.Command{Entity: h.Entity, JobSpec: j.spec})
+			}
+		}
+	}
+}
+
 // save writes an image and the result files that are due with it.
 func (d *device) save(f sched.Effect) {
-	instance, r := d.instance, d.records[f.Entity]
+	instance, r, asker := d.instance, d.records[f.Entity], d.core
 	if instance == nil || r == nil {
 		return // the end of the instance is on its way to the schedulers
 	}
@@ -151,9 +176,9 @@ func (d *device) save(f sched.Effect) {
 		if err == nil {
 			output = d.writeFiles(f, saves)
 		}
-		d.post(func() {
-			if d.instance != instance {
-				return // of a life that has ended
+		d.do(func() {
+			if d.instance != instance || d.core != asker {
+				return // of a life that has ended; schedulers made anew ask again
 			}
 			if err != nil {
 				d.log.Warn("image not saved", "entity", r.spec.Name, "image", f.Generation, "error", err)

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/core/sched"
@@ -95,13 +97,16 @@ func (m *Manager) Start(ctx context.Context, hold func(*core.EntityRecord) bool)
 		d.add(*rec)
 		if hold != nil && hold(rec) {
 			_ = d.step(&sched.Event{Kind: sched.EventGoal, Entity: rec.Spec.ID, Goal: core.GoalSuspend})
+			continue
 		}
+		d.wanted = d.wanted || rec.State.Goal == core.GoalRun && slices.ContainsFunc(rec.Jobs, func(j core.JobRecord) bool {
+			return !j.State.Phase.Final()
+		})
 	}
 	for _, d := range m.mu.devices {
 		go d.run()
 	}
-	m.supervise(snap.Instances)
-	return nil
+	return m.supervise(ctx, snap.Instances)
 }
 
 // learn indexes the jobs on record.
@@ -136,8 +141,9 @@ func (m *Manager) makeDevices(entities []core.EntityRecord) {
 
 // supervise starts a supervisor for each backend, and ends the instances on
 // record that none of them can take over: what they held continues from its image.
-func (m *Manager) supervise(instances []core.InstanceRecord) {
-	ctx, cancel := context.WithCancel(context.Background())
+// ctx bounds that: who cannot end them verifiably may not run anything.
+func (m *Manager) supervise(ctx context.Context, instances []core.InstanceRecord) error {
+	life, cancel := context.WithCancel(context.Background())
 	m.stopSupers = cancel
 	byBackend := make(map[string]*supervisor)
 	for _, spec := range m.config.Devices {
@@ -172,17 +178,24 @@ func (m *Manager) supervise(instances []core.InstanceRecord) {
 				s.devices = append(s.devices, d)
 			}
 		}
-		s.bury(rec)
+		if err := s.bury(ctx, rec); err != nil {
+			m.supervisors = nil // they do not run; Stop ends the loops
+			return fmt.Errorf("end instance %s of an earlier run: %w", rec.Instance, err)
+		}
 	}
 	for _, d := range m.devicesLocked() {
 		if d.supervisor == nil || d.supervisor.recorded == nil {
 			// Whatever the records say, no instance holds anything of this device.
-			d.post(func() { d.instanceGone(nil, func() {}) })
+			d.do(func() { d.instanceGone(nil) })
+		}
+		if d.supervisor != nil && d.wanted {
+			d.supervisor.start()
 		}
 	}
 	for _, s := range m.supervisors {
-		go s.run(ctx)
+		go s.run(life)
 	}
+	return nil
 }
 
 func sameDevices(devices []*device, recorded []core.DeviceSpec) bool {
@@ -253,58 +266,102 @@ func (m *Manager) devicesLocked() []*device {
 	return devices
 }
 
-// commit writes and waits.
+// commit writes and waits. After a failure the store is made to take writes
+// again: who asked has the error, and everybody else is to go on.
 func (m *Manager) commit(w *core.Write) error {
 	done := make(chan error, 1)
 	m.config.Store.Commit(w, func(err error) { done <- err })
-	return <-done
+	err := <-done
+	if err == nil {
+		return nil
+	}
+	if _, loadErr := m.config.Store.Load(); loadErr != nil {
+		m.config.Log.Error("records not loaded", "error", loadErr)
+	}
+	return err
 }
 
-// nextSession hands out a committed session number.
-func (m *Manager) nextSession() (core.Session, error) {
-	m.mu.Lock()
-	m.mu.session++
-	session := m.mu.session
-	m.mu.Unlock()
-	return session, m.commit(&core.Write{Session: session})
+// nextSession hands out a committed session number. A disk that takes no writes
+// for a moment is no reason to end an instance, so it tries until ctx ends.
+func (m *Manager) nextSession(ctx context.Context) (core.Session, error) {
+	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
+		m.mu.Lock()
+		m.mu.session++
+		session := m.mu.session
+		m.mu.Unlock()
+		err := m.commit(&core.Write{Session: session})
+		if err == nil {
+			return session, nil
+		}
+		pause := time.NewTimer(wait)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return 0, err
+		}
+	}
 }
+
+// errStopped is returned to who asks a loop that has ended.
+var errStopped = errors.New("manager has stopped")
 
 // ask has f run in the device's loop and waits for its answer.
 func ask[T any](ctx context.Context, d *device, f func() (T, error)) (T, error) {
+	return askBy(ctx, d, d.do, f)
+}
+
+// read is ask for what only looks: it is answered also while the schedulers are
+// made anew.
+func read[T any](ctx context.Context, d *device, f func() (T, error)) (T, error) {
+	return askBy(ctx, d, d.post, f)
+}
+
+func askBy[T any](ctx context.Context, d *device, post func(func()) bool, f func() (T, error)) (T, error) {
 	type answer struct {
 		value T
 		err   error
 	}
 	answers := make(chan answer, 1)
 	var none T
-	if !d.post(func() {
+	if !post(func() {
 		v, err := f()
 		answers <- answer{v, err}
 	}) {
-		return none, errors.New("manager has stopped")
+		return none, errStopped
 	}
 	select {
 	case a := <-answers:
 		return a.value, a.err
 	case <-ctx.Done():
 		return none, context.Cause(ctx)
+	case <-d.stopped:
+		select {
+		case a := <-answers: // its last act
+			return a.value, a.err
+		default:
+			return none, errStopped
+		}
 	}
 }
 
-// askDurable is ask, answered when everything decided by then is committed.
+// askDurable is ask, answered when everything decided by then is committed, or
+// with the reason why it is not.
 func askDurable(ctx context.Context, d *device, f func() error) error {
 	answers := make(chan error, 1)
-	if !d.post(func() {
+	if !d.do(func() {
 		err := f()
-		d.whenCommitted(func() { answers <- err })
+		d.whenCommitted(func(failed error) { answers <- cmp.Or(err, failed) })
 	}) {
-		return errors.New("manager has stopped")
+		return errStopped
 	}
 	select {
 	case err := <-answers:
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	case <-d.stopped:
+		return errStopped
 	}
 }
 
@@ -312,7 +369,7 @@ func askDurable(ctx context.Context, d *device, f func() error) error {
 func (m *Manager) Entities(ctx context.Context) ([]EntityView, error) {
 	var all []EntityView
 	for _, d := range m.devicesLocked() {
-		views, err := ask(ctx, d, func() ([]EntityView, error) {
+		views, err := read(ctx, d, func() ([]EntityView, error) {
 			var views []EntityView
 			for _, r := range d.records {
 				views = append(views, d.view(r))
@@ -324,7 +381,7 @@ func (m *Manager) Entities(ctx context.Context) ([]EntityView, error) {
 		}
 		all = append(all, views...)
 	}
-	slices.SortFunc(all, func(a, b EntityView) int { return int(a.Spec.ID) - int(b.Spec.ID) })
+	slices.SortFunc(all, func(a, b EntityView) int { return cmp.Compare(a.Spec.ID, b.Spec.ID) })
 	return all, nil
 }
 
@@ -352,7 +409,7 @@ func (m *Manager) WaitAway(ctx context.Context, id core.EntityID) error {
 	events := m.Subscribe()
 	defer events.Close()
 	for {
-		away, err := ask(ctx, d, func() (bool, error) {
+		away, err := read(ctx, d, func() (bool, error) {
 			r := d.records[id]
 			return r == nil || r.state.Residency == core.Away, nil
 		})

@@ -47,7 +47,7 @@ type supervisor struct {
 
 	// recorded is the instance on record when the manager started, if any.
 	recorded *core.InstanceRecord
-	crashes  []time.Time
+	crashes  window
 	// current is the instance that lives, if any.
 	current atomic.Pointer[core.InstanceRecord]
 }
@@ -93,10 +93,12 @@ func (s *supervisor) run(ctx context.Context) {
 		begun := time.Now()
 		rec, err := s.life(ctx, record)
 		record = nil
-		if errors.Is(err, errStopping) && s.manager.detach.Load() {
+		if ctx.Err() != nil && s.manager.detach.Load() {
+			return // however far it came: it is on record, and the next start goes on with it
+		}
+		if err := s.bury(context.Background(), rec); err != nil {
 			return
 		}
-		s.bury(rec)
 		if ctx.Err() != nil {
 			return
 		}
@@ -121,21 +123,28 @@ func (s *supervisor) run(ctx context.Context) {
 // breaker counts ends in the window; when there are too many it suspends the
 // backend's entities, with the reason, and reports true.
 func (s *supervisor) breaker(cause error) bool {
-	now := time.Now()
-	s.crashes = append(s.crashes, now)
-	for now.Sub(s.crashes[0]) > crashWindow {
-		s.crashes = s.crashes[1:]
-	}
-	if len(s.crashes) < crashesMax {
+	if s.crashes.add(time.Now()) < crashesMax {
 		return false
 	}
 	s.crashes = nil
 	why := fmt.Sprintf("plugin %s ended %d times within %s, last: %v", s.backend, crashesMax, crashWindow, cause)
 	s.log.Error("crash loop broken", "error", why)
 	for _, d := range s.devices {
-		d.post(func() { d.suspendAll(core.CauseDevice, why) })
+		d.tell(func() { d.suspendAll(core.CauseDevice, why) })
 	}
 	return true
+}
+
+// window holds the moments of the last crashWindow at which something went wrong.
+type window []time.Time
+
+// add returns how many there are with this one.
+func (w *window) add(now time.Time) int {
+	*w = append(*w, now)
+	for now.Sub((*w)[0]) > crashWindow {
+		*w = (*w)[1:]
+	}
+	return len(*w)
 }
 
 // life is one instance from its start or adoption to the reason of its end.
@@ -148,15 +157,16 @@ func (s *supervisor) life(ctx context.Context, record *core.InstanceRecord) (cor
 	s.current.Store(&rec)
 	defer s.current.Store(nil)
 	var links []Link
-	for reopens := 0; ; reopens++ {
-		links, err = s.open(ctx, inst, reopens == 0)
+	var reopens window
+	for fresh := true; ; fresh = false {
+		links, err = s.open(ctx, inst, fresh)
 		if err == nil {
 			err = s.watch(ctx, inst, links)
 		}
 		for _, l := range links {
 			l.Close()
 		}
-		if !errors.Is(err, errReopen) || reopens == reopensMax {
+		if !errors.Is(err, errReopen) || reopens.add(time.Now()) > reopensMax {
 			return rec, err
 		}
 	}
@@ -248,7 +258,7 @@ func (s *supervisor) open(ctx context.Context, inst Instance, fresh bool) ([]Lin
 	defer cancel()
 	var links []Link
 	for _, d := range s.devices {
-		session, err := s.manager.nextSession()
+		session, err := s.manager.nextSession(ctx)
 		if err != nil {
 			return links, fmt.Errorf("record session: %w", err)
 		}
@@ -259,22 +269,23 @@ func (s *supervisor) open(ctx context.Context, inst Instance, fresh bool) ([]Lin
 			return links, fmt.Errorf("open device %s: %w", d.spec.Name, err)
 		}
 		links = append(links, link)
-		d.post(func() { d.sessionUp(inst, link, session, fresh) })
+		d.do(func() { d.sessionUp(inst, link, session, fresh) })
 	}
 	return links, nil
 }
 
 // bury ends the process verifiably, tells every device what it had executed,
 // and removes the record when all of that is committed. Only then may another
-// instance hold the entities.
-func (s *supervisor) bury(rec core.InstanceRecord) {
+// instance hold the entities. The error says that the end could not be verified
+// before ctx ended or the manager stopped; the next start goes on with it.
+func (s *supervisor) bury(ctx context.Context, rec core.InstanceRecord) error {
 	if rec.Instance == "" {
-		return
+		return nil
 	}
 	m := s.manager
 	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
-		ctx, cancel := context.WithTimeout(context.Background(), endMax)
-		err := m.config.Launcher.End(ctx, rec)
+		bound, cancel := context.WithTimeout(ctx, endMax)
+		err := m.config.Launcher.End(bound, rec)
 		cancel()
 		if err == nil {
 			break
@@ -283,7 +294,9 @@ func (s *supervisor) bury(rec core.InstanceRecord) {
 		select {
 		case <-time.After(wait):
 		case <-m.killed:
-			return // the next start goes on with it
+			return err
+		case <-ctx.Done():
+			return err
 		}
 	}
 	usage, err := m.config.Launcher.Usage(rec)
@@ -291,19 +304,14 @@ func (s *supervisor) bury(rec core.InstanceRecord) {
 		s.log.Warn("usage not read", "instance", rec.Instance, "error", err)
 	}
 	for _, d := range s.devices {
-		told := make(chan struct{})
-		if d.post(func() { d.instanceGone(usage, func() { close(told) }) }) {
-			select {
-			case <-told:
-			case <-d.stopped:
-			}
-		}
+		d.tell(func() { d.instanceGone(usage) })
 	}
 	if err := m.commit(&core.Write{RemoveInstances: []string{rec.Instance}}); err != nil {
 		s.log.Error("instance record not removed", "instance", rec.Instance, "error", err)
-		return
+		return nil // the next start removes it
 	}
 	if err := m.config.Launcher.Discard(rec); err != nil {
 		s.log.Warn("instance directory not removed", "instance", rec.Instance, "error", err)
 	}
+	return nil
 }

@@ -162,9 +162,10 @@ func (c *Core) lost(e *entity, ev *core.BackendEvent) {
 
 func (c *Core) blame(e *entity, ev *core.BackendEvent) {
 	j := e.find(ev.Job)
-	if j == nil {
-		for _, k := range e.jobs[e.first:] {
-			if k.state.Phase == core.JobDispatched {
+	if j == nil || j.state.Run == 0 {
+		j = nil // nothing of it is on the device; the first that is there is to blame
+		for _, k := range e.jobs {
+			if k.state.Run != 0 {
 				j = k
 				break
 			}

@@ -19,7 +19,6 @@ type bench struct {
 	be    core.BackendEvent
 	specs []core.JobSpec
 	last  []core.JobSeq
-	gen   []core.Generation
 	cmds  []core.Command
 	saves []Effect
 	now   core.Instant

@@ -13,10 +13,8 @@ type job struct {
 	spec   *core.JobSpec
 	state  core.JobState
 	entity *entity
-	// waits counts dependencies without an outcome, unmet names one that did
-	// not complete.
+	// waits counts dependencies without an outcome.
 	waits int
-	unmet string
 	// done is the cursor as last reported, in this epoch.
 	done          uint64
 	dirty, urgent bool

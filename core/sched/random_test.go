@@ -97,6 +97,9 @@ func (w *world) act() {
 	case 8, 9:
 		_ = w.step(Event{Kind: EventGoal, Entity: entity, Goal: core.GoalRun})
 	case 10:
+		if w.rand.IntN(40) == 0 {
+			_ = w.step(Event{Kind: EventGoal, Entity: entity, Goal: core.GoalClose})
+		}
 		if w.rand.IntN(4) == 0 {
 			w.fault(entity, w.rand.IntN(2) == 0)
 		}
@@ -206,6 +209,10 @@ func (w *world) checkEnd() {
 		}
 		if state.Phase == core.JobCompleted && state.Executed+state.InEpoch < spec.Workgroups() {
 			w.problem("job %d completed with %d of %d executed", id, state.Executed, spec.Workgroups())
+		}
+		// A closed entity is destroyed without a last word about its jobs.
+		if state.Phase == core.JobKilled && state.Executed <= w.ran[id] {
+			continue
 		}
 		if state.Run == 0 && state.Executed != w.ran[id] {
 			w.problem("job %d: %d executed on record, %d in truth", id, state.Executed, w.ran[id])

@@ -1,5 +1,7 @@
 package sched
 
+//go:generate go test -run TestStatesPage -rewrite .
+
 import "github.com/gpuwm/gpuwm/core"
 
 // Transition is one legal change of an entity's residency.
@@ -21,7 +23,7 @@ var Transitions = []Transition{
 	{core.Saving, core.Resuming, "image committed, goal is run"},
 	{core.Saving, core.Leaving, "image committed or not to be had, goal is not run; entity lost"},
 	{core.Resuming, core.Resident, "resume done"},
-	{core.Resuming, core.Leaving, "resume refused, entity lost"},
+	{core.Resuming, core.Leaving, "entity lost"},
 	{core.Leaving, core.Away, "destroyed"},
 	{core.Creating, core.Away, "instance gone"},
 	{core.Resident, core.Away, "instance gone"},
@@ -45,20 +47,16 @@ var JobTransitions = []JobTransition{
 	{core.JobQueued, core.JobDispatched, "run sent"},
 	{core.JobQueued, core.JobFlushing, "all workgroups are in the image already"},
 	{core.JobQueued, core.JobCancelled, "cancel, earlier job failed"},
-	{core.JobQueued, core.JobFailed, "guilty in an earlier epoch"},
-	{core.JobQueued, core.JobTimedOut, "timeout, then instance gone"},
 	{core.JobQueued, core.JobKilled, "close"},
 	{core.JobQueued, core.JobDependencyFailed, "an awaited fence failed"},
-	{core.JobDispatched, core.JobQueued, "entity left the device"},
+	{core.JobDispatched, core.JobQueued, "entity left the device, or is closed"},
 	{core.JobDispatched, core.JobFlushing, "ran to its end, a file is due"},
 	{core.JobDispatched, core.JobCompleted, "ran to its end"},
 	{core.JobDispatched, core.JobFailed, "guilty, or refused"},
 	{core.JobDispatched, core.JobTimedOut, "timeout, off the hardware, image committed"},
 	{core.JobDispatched, core.JobCancelled, "cancel, off the hardware, image committed"},
-	{core.JobDispatched, core.JobKilled, "close"},
 	{core.JobFlushing, core.JobCompleted, "image and files on disk"},
-	{core.JobFlushing, core.JobQueued, "instance gone before the image was committed"},
-	{core.JobFlushing, core.JobKilled, "close"},
+	{core.JobFlushing, core.JobQueued, "instance gone before the image was committed, or closed"},
 }
 
 // legal and legalJob are the tables as matrices: the check is on the path of

@@ -37,6 +37,14 @@ type world struct {
 	restarts int
 	problems []string
 	trace    []string
+	// seen collects the changes of state, for all worlds of a test.
+	seen *coverage
+	// print, when not nil, is told what is decided and what leaves; failSave and
+	// outputError then decide what becomes of a save, instead of chance.
+	print       func(format string, args ...any)
+	failSave    bool
+	outputError string
+	config      Config
 	// calls are answers to effects that the core has not got yet.
 	calls []func()
 }
@@ -58,8 +66,8 @@ type instance struct {
 type onDevice struct {
 	epoch     core.Epoch
 	applied   core.CommandSeq
-	created   bool
 	suspended bool
+	lost      bool
 	ring      []*ringJob
 	mem       map[core.JobID]uint64
 }
@@ -82,7 +90,8 @@ func newWorld(seed uint64) *world {
 		outcomes: map[core.JobID]core.JobPhase{},
 		ran:      map[core.JobID]uint64{},
 	}
-	w.core = New(testConfig)
+	w.config = testConfig
+	w.core = New(w.config)
 	return w
 }
 
@@ -100,6 +109,8 @@ func (w *world) note(format string, args ...any) {
 func (w *world) step(ev Event) error {
 	ev.Now = w.now
 	err := w.core.Step(&ev, &w.batch)
+	w.seen.batch(&w.batch)
+	w.printBatch(err)
 	w.out.Add(&w.batch)
 	if w.batch.Durable() {
 		w.pending = append(w.pending, Batch{
@@ -118,6 +129,7 @@ func (w *world) commit() {
 	b := w.pending[0]
 	w.pending = w.pending[1:]
 	w.apply(b)
+	w.printf("committed %d", b.Seq)
 	w.out.Committed(b.Seq)
 	w.out.Release(w)
 }
@@ -139,12 +151,14 @@ func (w *world) apply(b Batch) {
 
 // Command, Effect, Notice and Ack make the world the outbox's sink.
 func (w *world) Command(c *core.Command) {
+	w.printf("send %s", commandText(c))
 	if w.instance != nil {
 		w.instance.queue = append(w.instance.queue, *c)
 	}
 }
 
 func (w *world) Ack(seq core.EventSeq) {
+	w.printf("ack %d", seq)
 	if in := w.instance; in != nil {
 		for len(in.events) > 0 && in.events[0].Seq <= seq {
 			in.events = in.events[1:]
@@ -154,8 +168,9 @@ func (w *world) Ack(seq core.EventSeq) {
 }
 
 func (w *world) Notice(n *Notice) {
+	w.printf("notice %s", noticeText(n))
 	switch {
-	case n.Kind == OrderViolated:
+	case n.Kind == OrderViolated && w.print == nil:
 		w.problem("order violated: %s", n.Error)
 	case n.Kind == JobChanged && n.Phase.Final():
 		if old, ok := w.outcomes[n.Job]; ok {
@@ -166,6 +181,7 @@ func (w *world) Notice(n *Notice) {
 }
 
 func (w *world) Effect(f *Effect) {
+	w.printf("effect %s", effectText(f))
 	switch f.Kind {
 	case EffectRestart:
 		w.restarts++
@@ -193,7 +209,7 @@ func (w *world) save(f Effect) {
 	if !d.suspended {
 		w.problem("entity %d saved while on the hardware", f.Entity)
 	}
-	if w.rand.IntN(20) == 0 {
+	if w.print == nil && w.rand.IntN(20) == 0 || w.failSave || d.lost {
 		w.later(func() {
 			_ = w.step(Event{Kind: EventSaveFailed, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation, Cause: core.CauseImage, Error: "disk full"})
 		})
@@ -204,7 +220,7 @@ func (w *world) save(f Effect) {
 		img.jobs = append(img.jobs, core.ImageJob{Job: r.spec.ID, Cursor: d.mem[r.spec.ID], Executed: r.ran})
 	}
 	w.images[f.Entity][f.Generation] = img
-	if f.Final {
+	if f.Final && w.outputError == "" {
 		for id, s := range w.jobSpecs {
 			if s.Entity == f.Entity && s.Flush && d.mem[id] == s.Workgroups() {
 				w.files[id] = true
@@ -212,7 +228,7 @@ func (w *world) save(f Effect) {
 		}
 	}
 	w.later(func() {
-		_ = w.step(Event{Kind: EventSaved, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation, ImageJobs: img.jobs})
+		_ = w.step(Event{Kind: EventSaved, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation, ImageJobs: img.jobs, OutputError: w.outputError})
 	})
 }
 
@@ -308,6 +324,11 @@ func (w *world) carryOut(d *onDevice, c core.Command) {
 
 // execute runs a few workgroups of an entity on the device.
 func (w *world) execute(id core.EntityID) {
+	w.executeUpTo(id, 1+w.rand.Uint64N(6), w.rand.IntN(2) == 0)
+}
+
+// executeUpTo runs at most n workgroups and says so when told to.
+func (w *world) executeUpTo(id core.EntityID, n uint64, tell bool) {
 	if w.instance == nil {
 		return
 	}
@@ -317,7 +338,7 @@ func (w *world) execute(id core.EntityID) {
 	}
 	r := d.ring[0]
 	job := r.spec.ID
-	n := min(1+w.rand.Uint64N(6), r.spec.Workgroups()-d.mem[job])
+	n = min(n, r.spec.Workgroups()-d.mem[job])
 	for k, s := range w.jobSpecs {
 		before := s.Entity == r.spec.Entity && s.Seq < r.spec.Seq
 		if before && w.jobs[k].Phase == core.JobCompleted && d.mem[k] != s.Workgroups() {
@@ -341,7 +362,7 @@ func (w *world) execute(id core.EntityID) {
 		w.report(ev)
 		return
 	}
-	if w.rand.IntN(2) == 0 {
+	if tell {
 		_ = w.step(Event{Kind: EventBackend, Backend: &ev})
 	}
 }
@@ -357,7 +378,7 @@ func (w *world) fault(id core.EntityID, guilty bool) {
 	}
 	r := d.ring[0]
 	d.ring = nil
-	d.suspended = true
+	d.suspended, d.lost = true, true
 	w.report(core.BackendEvent{
 		Kind: core.EventEntityLost, Entity: id, Epoch: d.epoch, Job: r.spec.ID, Guilty: guilty,
 		Executed: r.ran, Cause: core.CauseTrap, Error: "unreachable",
@@ -401,7 +422,7 @@ func (w *world) killInstance() {
 func (w *world) crashDaemon() {
 	gone := w.instance == nil
 	w.pending, w.calls, w.out = nil, nil, Outbox{}
-	w.core = New(testConfig)
+	w.core = New(w.config)
 	for _, id := range slices.Sorted(maps.Keys(w.entities)) {
 		rec := core.EntityRecord{Spec: w.specs[id], State: w.entities[id]}
 		for _, j := range slices.Sorted(maps.Keys(w.jobSpecs)) {

@@ -37,13 +37,16 @@ const (
 	unix   = "golang.org/x/sys/unix"
 )
 
+// impureImports are what a package that decides has no use for.
+var impureImports = []string{"context", "sync", "sync/atomic", "os", "net", "math/rand", "math/rand/v2", "log", "log/slog", "io", hclog, grpc, bbolt}
+
 var rules = []rule{
 	{"core", nil, []string{"core/..."}, "the nouns depend on nothing"},
 	{"core/crash", nil, nil, "crash points stand everywhere, so they may need nothing"},
 	{"core/usage", []string{"core"}, nil, "engines write it and the host reads it: nouns only"},
 	{"core/output", []string{"core", "core/crash"}, nil, "writes bytes of an image to a file, and knows nothing else"},
-	{"core/sched", []string{"core"}, []string{"context", "sync", "sync/atomic", "os", "net", "math/rand", "math/rand/v2", "log", "io", hclog, grpc, bbolt},
-		"what decides is pure: no goroutine, clock, input, output, chance or log"},
+	{"core/sched", []string{"core"}, impureImports, "what decides is pure: no goroutine, clock, input, output, chance or log"},
+	{"core/arbiter", []string{"core"}, impureImports, "what decides is pure: it chooses who gets a scarce slot, its caller acts"},
 	{"core/manager", []string{"core", "core/crash", "core/sched", hclog}, []string{"store", "sdk/...", "plugins/...", "configs", grpc, bbolt},
 		"it declares the small interfaces it needs; the wiring fills them"},
 

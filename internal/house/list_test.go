@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"io"
 	"io/fs"
 	"os"
@@ -14,9 +13,6 @@ import (
 	"sync"
 	"testing"
 )
-
-// rewrite writes the generated parts of the papers anew.
-var rewrite = flag.Bool("rewrite", false, "write the generated parts of the papers anew")
 
 // module is the path of this module, with the slash that follows it.
 const module = "github.com/gpuwm/gpuwm/"

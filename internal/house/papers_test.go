@@ -1,16 +1,11 @@
 package house
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
-
-	"github.com/gpuwm/gpuwm/core/sched"
 )
 
 func paper(t *testing.T, name string) string {
@@ -79,39 +74,5 @@ func TestPackageMap(t *testing.T) {
 	}
 	for path := range mapped {
 		t.Errorf("the package map of ARCHITECTURE.md names %s, and there is no such package", path)
-	}
-}
-
-// TestDiagrams compares the tables of transitions in ARCHITECTURE.md with those
-// of the schedulers; -rewrite writes them anew.
-func TestDiagrams(t *testing.T) {
-	text := paper(t, "ARCHITECTURE.md")
-	var residency, phase strings.Builder
-	for _, tr := range sched.Transitions {
-		fmt.Fprintf(&residency, "| %s | %s | %s |\n", tr.From, tr.To, tr.On)
-	}
-	for _, tr := range sched.JobTransitions {
-		fmt.Fprintf(&phase, "| %s | %s | %s |\n", tr.From, tr.To, tr.On)
-	}
-	for name, rows := range map[string]string{"residency": residency.String(), "phase": phase.String()} {
-		begin, end := "<!-- "+name+": begin -->\n", "<!-- "+name+": end -->"
-		before, rest, ok := strings.Cut(text, begin)
-		have, after, closed := strings.Cut(rest, end)
-		if !ok || !closed {
-			t.Fatalf("ARCHITECTURE.md: the marks %q and %q are missing", begin, end)
-		}
-		want := "\n| from | to | on |\n|---|---|---|\n" + rows + "\n"
-		if have == want {
-			continue
-		}
-		if !*rewrite {
-			t.Errorf("ARCHITECTURE.md: the table of %s is not that of core/sched (-want +have):\n%s\nwrite it anew: go test ./internal/house -rewrite", name, cmp.Diff(want, have))
-		}
-		text = before + begin + want + end + after
-	}
-	if *rewrite {
-		if err := os.WriteFile(filepath.Join(root, "ARCHITECTURE.md"), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
 	}
 }

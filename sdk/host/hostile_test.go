@@ -78,7 +78,9 @@ func described() *apiv1.DeviceOpened {
 func TestLinesOfAHostilePlugin(t *testing.T) {
 	event := func(seq core.EventSeq) []byte {
 		e := core.BackendEvent{Kind: core.EventStarted, Seq: seq, Entity: 1, Epoch: 1, Job: 1}
-		return wire.PutCount(wire.AppendEvent(nil, &e), 1)
+		var b wire.EventBatch
+		b.Append(&e)
+		return b.Body()
 	}
 	for name, replay := range map[string][]*apiv1.SessionReply{
 		"garbage":          {{Events: []byte{1, 2, 3}}},

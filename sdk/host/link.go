@@ -14,9 +14,15 @@ import (
 	"github.com/gpuwm/gpuwm/sdk/internal/wire"
 )
 
-// commandsMax bounds the commands that wait to be sent on one link; a plugin
-// that leaves that many unread is not usable, so the link goes down.
-const commandsMax = 1 << 18
+// Commands that wait to be sent on one link are bounded in number and in bytes;
+// a plugin that leaves that many unread is not usable, so the link goes down.
+const (
+	commandsMax     = 1 << 18
+	commandBytesMax = 256 << 20
+)
+
+// batchesSpare is how many empty batches a link keeps.
+const batchesSpare = 16
 
 // An acknowledgement travels with the next commands, or alone when it covers
 // ackFew events or ackPause went by without a newer one.
@@ -53,9 +59,13 @@ type Link struct {
 
 	mu struct {
 		sync.Mutex
-		queue []core.Command
-		ack   core.EventSeq
-		ended bool
+		// queue are the commands that wait, packed by Send; spare are empty.
+		queue []*wire.CommandBatch
+		spare []*wire.CommandBatch
+		// count and size are of the commands in queue.
+		count, size int
+		ack         core.EventSeq
+		ended       bool
 	}
 }
 
@@ -126,20 +136,75 @@ func (k *Link) Describe() core.DeviceDescription { return k.description }
 func (k *Link) Entities() []HeldEntity { return k.held }
 
 // Send queues commands in order and returns at once; false means that the link
-// is down and nothing was queued.
+// is down and nothing was queued. The commands are not kept.
 func (k *Link) Send(commands []core.Command) bool {
 	k.mu.Lock()
-	ended := k.mu.ended
-	full := !ended && len(k.mu.queue)+len(commands) > commandsMax
-	if !ended && !full {
-		k.mu.queue = append(k.mu.queue, commands...)
+	sent, err := !k.mu.ended, error(nil)
+	if sent {
+		err = k.pack(commands)
 	}
 	k.mu.Unlock()
-	if full {
-		k.end(fmt.Errorf("plugin leaves %d commands unread: %w", commandsMax, core.ErrFull))
+	if err != nil {
+		k.end(err)
+		return false
 	}
 	k.notify()
-	return !ended && !full
+	return sent
+}
+
+// pack puts commands into batches. The mutex is held.
+func (k *Link) pack(commands []core.Command) error {
+	for i := range commands {
+		var b *wire.CommandBatch
+		if n := len(k.mu.queue); n > 0 && !k.mu.queue[n-1].Full() {
+			b = k.mu.queue[n-1]
+		} else {
+			b = k.emptyBatch()
+			k.mu.queue = append(k.mu.queue, b)
+		}
+		before := b.Size()
+		if err := b.Append(&commands[i]); err != nil {
+			return err
+		}
+		k.mu.count++
+		k.mu.size += b.Size() - before
+	}
+	if k.mu.count > commandsMax || k.mu.size > commandBytesMax {
+		return fmt.Errorf("plugin leaves %d commands of %d bytes unread: %w", k.mu.count, k.mu.size, core.ErrFull)
+	}
+	return nil
+}
+
+func (k *Link) emptyBatch() *wire.CommandBatch {
+	n := len(k.mu.spare)
+	if n == 0 {
+		return &wire.CommandBatch{}
+	}
+	b := k.mu.spare[n-1]
+	k.mu.spare = k.mu.spare[:n-1]
+	return b
+}
+
+// unpack takes the next batch from the queue, nil when there is none, and gives
+// back the last.
+func (k *Link) unpack(last *wire.CommandBatch) (*wire.CommandBatch, core.EventSeq) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if last != nil && len(k.mu.spare) < batchesSpare && last.Size() < wire.BatchBytes/8 {
+		last.Reset()
+		k.mu.spare = append(k.mu.spare, last)
+	}
+	if len(k.mu.queue) == 0 {
+		return nil, k.mu.ack
+	}
+	b := k.mu.queue[0]
+	k.mu.queue[0] = nil
+	if k.mu.queue = k.mu.queue[1:]; len(k.mu.queue) == 0 {
+		k.mu.queue = nil
+	}
+	k.mu.count -= b.Count()
+	k.mu.size -= b.Size()
+	return b, k.mu.ack
 }
 
 // Ack says that events up to seq are durable. Later calls may have higher
@@ -172,7 +237,7 @@ func (k *Link) end(cause error) {
 	k.mu.Lock()
 	first := !k.mu.ended
 	k.mu.ended = true
-	k.mu.queue = nil
+	k.mu.queue, k.mu.spare = nil, nil
 	k.mu.Unlock()
 	if !first {
 		return
@@ -184,57 +249,42 @@ func (k *Link) end(cause error) {
 	close(k.down)
 }
 
-// send packs what is queued into batches.
+// send sends the queued batches, and acknowledgements with them.
 func (k *Link) send() error {
-	var encoder wire.CommandEncoder
-	var queue []core.Command
-	var body []byte
-	var acked core.EventSeq
-	late := false
+	var batch *wire.CommandBatch
+	var ack, acked core.EventSeq
+	late := time.NewTimer(ackPause)
+	defer late.Stop()
+	waited := false
 	for {
-		clear(queue)
-		k.mu.Lock()
-		queue, k.mu.queue = k.mu.queue, queue[:0]
-		ack := k.mu.ack
-		k.mu.Unlock()
-		if len(queue) == 0 && (ack == acked || ack-acked < ackFew && !late) {
+		batch, ack = k.unpack(batch)
+		if batch == nil && (ack == acked || ack-acked < ackFew && !waited) {
 			var later <-chan time.Time
 			if ack != acked {
-				later = time.After(ackPause)
+				late.Reset(ackPause)
+				later = late.C
 			}
 			select {
 			case <-k.wake:
 			case <-later:
-				late = true
+				waited = true
 			case <-k.ctx.Done():
 				return context.Cause(k.ctx)
 			}
 			continue
 		}
-		late = false
-		for rest := queue; len(rest) > 0 || ack != acked; {
-			m := &apiv1.SessionRequest{}
-			if ack != acked {
-				m.Ack, acked = uint64(ack), ack
-			}
-			n := 0
-			body = wire.Begin(body)
-			for n < len(rest) && n < wire.BatchCount && len(body) < wire.BatchBytes {
-				var err error
-				if body, err = encoder.Append(body, &rest[n]); err != nil {
-					return err
-				}
-				n++
-			}
-			if n > 0 {
-				m.Commands = wire.Finish(body, n)
-			}
-			rest = rest[n:]
-			if err := k.stream.Send(m); err != nil {
-				// Recv has the reason.
-				<-k.ctx.Done()
-				return context.Cause(k.ctx)
-			}
+		waited = false
+		m := &apiv1.SessionRequest{}
+		if ack != acked {
+			m.Ack, acked = uint64(ack), ack
+		}
+		if batch != nil {
+			m.Commands = batch.Body()
+		}
+		if err := k.stream.Send(m); err != nil {
+			// Recv has the reason.
+			<-k.ctx.Done()
+			return context.Cause(k.ctx)
 		}
 	}
 }

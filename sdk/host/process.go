@@ -23,6 +23,8 @@ import (
 const (
 	// pollEvery bounds one wait in poll(2), so that a context is noticed.
 	pollEvery = 50 * time.Millisecond
+	// exitMax bounds the wait for a process that is ending already.
+	exitMax = 10 * time.Second
 	// environMax bounds what is read of a process's environment.
 	environMax = 1 << 20
 	// scansClean is how many scans in a row must find nothing: a child that was
@@ -59,7 +61,7 @@ func openProcess(record core.InstanceRecord) (*process, error) {
 		err = fmt.Errorf("process %d is another one: %w", want.PID, core.ErrGone)
 	}
 	if err == nil {
-		err = verifyExecutable(record)
+		err = verifyExecutable(p, record)
 	}
 	if err != nil {
 		p.close()
@@ -70,8 +72,16 @@ func openProcess(record core.InstanceRecord) (*process, error) {
 
 // verifyExecutable compares the digest of the running executable. It was
 // replaced by exec when it differs; the instance's name then tells whose it is.
-func verifyExecutable(record core.InstanceRecord) error {
+// A process that has none is being taken apart by the system: its memory goes
+// first, and only then does it become a zombie.
+func verifyExecutable(p *process, record core.InstanceRecord) error {
 	got, err := digestFile(procPath(record.Process.PID, "exe"))
+	if errors.Is(err, fs.ErrNotExist) {
+		if waited := p.waitFor(exitMax); waited != nil {
+			return fmt.Errorf("process %d is ending: %w", record.Process.PID, waited)
+		}
+		return fmt.Errorf("process %d has ended: %w", record.Process.PID, core.ErrGone)
+	}
 	if err != nil {
 		if _, alive := startTicks(record.Process.PID); alive != nil {
 			return alive

@@ -35,6 +35,11 @@ func (r *reader) byte(what string) byte {
 }
 
 func (r *reader) uvarint(what string) uint64 {
+	if len(r.b) > 0 && r.b[0] < 0x80 {
+		v := uint64(r.b[0])
+		r.b = r.b[1:]
+		return v
+	}
 	v, n := binary.Uvarint(r.b)
 	if n <= 0 {
 		r.fail(what)
@@ -79,14 +84,17 @@ func (r *reader) blob(what string, limit int) []byte {
 	return v
 }
 
-func (r *reader) str(what string, limit int) string {
+// text is blob for UTF-8.
+func (r *reader) text(what string, limit int) []byte {
 	v := r.blob(what, limit)
 	if !utf8.Valid(v) {
 		r.fail(what)
-		return ""
+		return nil
 	}
-	return string(v)
+	return v
 }
+
+func (r *reader) str(what string, limit int) string { return string(r.text(what, limit)) }
 
 func (r *reader) digest(what string) (d core.Digest) {
 	if len(r.b) < len(d) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -31,53 +32,130 @@ const (
 	presenceMax = 1<<iota - 1
 )
 
-// AppendEvent packs e behind b. A cause outside the closed set becomes
-// core.CauseRefused, a sentence beyond ErrorMax is cut, a reply beyond
-// PayloadMax is dropped: a backend's slip must not break the stream.
-func AppendEvent(b []byte, e *core.BackendEvent) []byte {
-	var mask uint64
-	set := func(bit uint64, present bool) {
-		if present {
-			mask |= bit
+// EventBatch packs events into one message body. The zero value is an empty
+// batch; one goroutine uses it at a time.
+type EventBatch struct {
+	body   []byte
+	count  int
+	entity core.EntityID
+	epoch  core.Epoch
+	job    core.JobID
+}
+
+// NewEventBatch returns an empty batch that is packed into room as far as its
+// capacity goes.
+func NewEventBatch(room []byte) EventBatch { return EventBatch{body: room[:0]} }
+
+// Full reports whether no more fits; Append must not be called then.
+func (b *EventBatch) Full() bool { return b.count >= BatchCount || len(b.body) >= BatchBytes }
+
+// Count returns how many events are in the batch.
+func (b *EventBatch) Count() int { return b.count }
+
+// Body returns the message body. Nothing may be appended after it.
+func (b *EventBatch) Body() []byte { return putBatchCount(b.body, b.count) }
+
+// Rest returns the memory behind the body, for the batch that comes next.
+func (b *EventBatch) Rest() []byte { return b.body[len(b.body):] }
+
+// Append packs e, whose number follows that of the event before it, or is 0 for
+// progress. A cause outside the closed set becomes core.CauseRefused, a sentence
+// beyond ErrorMax is cut, a reply beyond PayloadMax is dropped: a backend's slip
+// must not break the stream.
+func (b *EventBatch) Append(e *core.BackendEvent) {
+	out := b.body
+	if b.count == 0 {
+		out = append(out, 0, 0)
+		out = binary.AppendUvarint(out, uint64(e.Seq))
+	}
+	present := presence(e)
+	head := byte(e.Kind) & kindMask
+	if b.count > 0 && e.Entity == b.entity && e.Epoch == b.epoch {
+		head |= isNext
+	}
+	if e.Job != 0 && b.job != 0 {
+		switch e.Job {
+		case b.job:
+			head |= isSame
+		case b.job + 1:
+			head |= isSuccessor
 		}
 	}
-	set(hasCommand, e.Command != 0)
-	set(hasJob, e.Job != 0)
-	set(hasDone, e.Done != 0)
-	set(hasExecuted, e.Executed != 0)
-	set(hasExecutedTime, e.ExecutedTime > 0)
-	set(hasCost, e.Cost > 0)
-	set(isGuilty, e.Guilty)
-	set(hasCause, e.Cause != core.CauseNone)
-	set(hasError, e.Error != "")
-	set(hasReply, len(e.Reply) > 0 && len(e.Reply) <= PayloadMax)
-	b = append(b, byte(e.Kind))
-	b = binary.AppendUvarint(b, mask)
-	b = binary.AppendUvarint(b, uint64(e.Seq))
-	b = binary.AppendUvarint(b, uint64(e.Entity))
-	b = binary.AppendUvarint(b, uint64(e.Epoch))
-	for _, f := range [...]struct{ bit, v uint64 }{
-		{hasCommand, uint64(e.Command)}, {hasJob, uint64(e.Job)}, {hasDone, e.Done},
-		{hasExecuted, e.Executed}, {hasExecutedTime, uint64(e.ExecutedTime)}, {hasCost, uint64(e.Cost)},
-	} {
-		if mask&f.bit != 0 {
-			b = binary.AppendUvarint(b, f.v)
-		}
+	out = append(out, head)
+	out = binary.AppendUvarint(out, present)
+	if head&isNext == 0 {
+		out = binary.AppendUvarint(out, uint64(e.Entity))
+		out = binary.AppendUvarint(out, uint64(e.Epoch))
 	}
-	if mask&hasCause != 0 {
+	if present&hasCommand != 0 {
+		out = binary.AppendUvarint(out, uint64(e.Command))
+	}
+	if present&hasJob != 0 && head&(isSame|isSuccessor) == 0 {
+		out = binary.AppendUvarint(out, uint64(e.Job))
+	}
+	b.entity, b.epoch, b.job = e.Entity, e.Epoch, e.Job
+	if present&hasDone != 0 {
+		out = binary.AppendUvarint(out, e.Done)
+	}
+	if present&hasExecuted != 0 {
+		out = binary.AppendUvarint(out, e.Executed)
+	}
+	if present&hasExecutedTime != 0 {
+		out = binary.AppendUvarint(out, uint64(e.ExecutedTime))
+	}
+	if present&hasCost != 0 {
+		out = binary.AppendUvarint(out, uint64(e.Cost))
+	}
+	if present&hasCause != 0 {
 		code := slices.Index(causes[:], e.Cause)
 		if code < 0 {
 			code = slices.Index(causes[:], core.CauseRefused)
 		}
-		b = append(b, byte(code))
+		out = append(out, byte(code))
 	}
-	if mask&hasError != 0 {
-		b = appendStr(b, Cut(e.Error))
+	if present&hasError != 0 {
+		out = appendStr(out, Cut(e.Error))
 	}
-	if mask&hasReply != 0 {
-		b = appendBlob(b, e.Reply)
+	if present&hasReply != 0 {
+		out = appendBlob(out, e.Reply)
 	}
-	return b
+	b.body = out
+	b.count++
+}
+
+// presence says which fields of e have something to say.
+func presence(e *core.BackendEvent) (present uint64) {
+	if e.Command != 0 {
+		present |= hasCommand
+	}
+	if e.Job != 0 {
+		present |= hasJob
+	}
+	if e.Done != 0 {
+		present |= hasDone
+	}
+	if e.Executed != 0 {
+		present |= hasExecuted
+	}
+	if e.ExecutedTime > 0 {
+		present |= hasExecutedTime
+	}
+	if e.Cost > 0 {
+		present |= hasCost
+	}
+	if e.Guilty {
+		present |= isGuilty
+	}
+	if e.Cause != core.CauseNone {
+		present |= hasCause
+	}
+	if e.Error != "" {
+		present |= hasError
+	}
+	if len(e.Reply) > 0 && len(e.Reply) <= PayloadMax {
+		present |= hasReply
+	}
+	return present
 }
 
 // DecodeEvents unpacks a batch of numbered events behind out; with progress set,
@@ -85,14 +163,24 @@ func AppendEvent(b []byte, e *core.BackendEvent) []byte {
 func DecodeEvents(b []byte, progress bool, out []core.BackendEvent) ([]core.BackendEvent, error) {
 	r := reader{b: b}
 	n := r.count("count of events", BatchCount)
-	out = slices.Grow(out, n)
+	first := core.EventSeq(r.uvarint("number of the first event"))
+	if (first == 0) != progress || first > math.MaxUint64-BatchCount {
+		r.fail("number of the first event")
+	}
+	begin := len(out)
+	out = slices.Grow(out, n)[:begin+n]
+	clear(out[begin:])
+	var before *core.BackendEvent
 	for i := 0; i < n && r.err == nil; i++ {
-		out = append(out, core.BackendEvent{})
-		e := &out[len(out)-1]
-		decodeEvent(&r, e)
+		e := &out[begin+i]
+		if !progress {
+			e.Seq = first + core.EventSeq(i)
+		}
+		decodeEvent(&r, e, before)
 		if r.err == nil {
 			r.err = checkEvent(e, progress)
 		}
+		before = e
 	}
 	if err := r.end("batch of events"); err != nil {
 		return nil, err
@@ -100,18 +188,24 @@ func DecodeEvents(b []byte, progress bool, out []core.BackendEvent) ([]core.Back
 	return out, nil
 }
 
-func decodeEvent(r *reader, e *core.BackendEvent) {
-	e.Kind = core.BackendEventKind(r.byte("event kind"))
+// decodeEvent unpacks one event; before is the one before it in the batch, nil
+// when there is none.
+func decodeEvent(r *reader, e, before *core.BackendEvent) {
+	head := r.byte("event kind")
+	e.Kind = core.BackendEventKind(head & kindMask)
 	mask := r.within("event mask", presenceMax)
-	e.Seq = core.EventSeq(r.uvarint("event sequence"))
-	e.Entity = core.EntityID(r.uvarint("event entity"))
-	e.Epoch = core.Epoch(r.uvarint("event epoch"))
+	if head&isNext == 0 {
+		e.Entity = core.EntityID(r.uvarint("event entity"))
+		e.Epoch = core.Epoch(r.uvarint("event epoch"))
+	} else if before != nil {
+		e.Entity, e.Epoch = before.Entity, before.Epoch
+	} else {
+		r.fail("event flags")
+	}
 	if mask&hasCommand != 0 {
 		e.Command = core.CommandSeq(r.uvarint("event command"))
 	}
-	if mask&hasJob != 0 {
-		e.Job = core.JobID(r.uvarint("event job"))
-	}
+	e.Job = decodeJob(r, head, mask, before)
 	if mask&hasDone != 0 {
 		e.Done = r.uvarint("event done")
 	}
@@ -141,10 +235,30 @@ func decodeEvent(r *reader, e *core.BackendEvent) {
 	}
 }
 
+func decodeJob(r *reader, head byte, mask uint64, before *core.BackendEvent) core.JobID {
+	refer := head &^ (kindMask | isNext)
+	if refer == 0 {
+		if mask&hasJob == 0 {
+			return 0
+		}
+		return core.JobID(r.id("event job"))
+	}
+	if mask&hasJob != 0 && before != nil && before.Job != 0 {
+		switch {
+		case refer == isSame:
+			return before.Job
+		case refer == isSuccessor && before.Job+1 != 0:
+			return before.Job + 1
+		}
+	}
+	r.fail("event flags")
+	return 0
+}
+
 // checkEvent says whether the fields fit the kind.
 func checkEvent(e *core.BackendEvent, progress bool) error {
 	ok := e.Kind >= core.EventApplied && e.Kind <= core.EventProgress &&
-		(e.Kind == core.EventProgress) == progress && (e.Seq == 0) == progress
+		(e.Kind == core.EventProgress) == progress
 	switch e.Kind {
 	case core.EventDeviceHealth:
 		ok = ok && e.Entity == 0
@@ -161,13 +275,12 @@ func checkEvent(e *core.BackendEvent, progress bool) error {
 	return nil
 }
 
-// Begin empties b and leaves room for the count of a batch, at most BatchCount:
-// a uvarint padded to two bytes, so that it can be written last.
-func Begin(b []byte) []byte { return append(b[:0], 0, 0) }
-
-// Finish writes the count in front of the items that follow Begin's room, and
-// returns the message body. It is valid until the next Begin on the same memory.
-func Finish(b []byte, n int) []byte {
+// putBatchCount writes the count, at most BatchCount, into the two bytes that
+// begin a batch: a uvarint padded to two bytes, so that it can be written last.
+func putBatchCount(b []byte, n int) []byte {
+	if n == 0 {
+		return nil
+	}
 	b[0], b[1] = byte(n)|0x80, byte(n>>7)
 	return b
 }

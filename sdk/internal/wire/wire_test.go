@@ -89,7 +89,7 @@ func TestEveryCauseHasACode(t *testing.T) {
 	}
 	for _, c := range causes {
 		e := core.BackendEvent{Kind: core.EventRefused, Seq: 1, Entity: 1, Epoch: 1, Command: 1, Cause: c}
-		got, err := DecodeEvents(PutCount(AppendEvent(nil, &e), 1), false, nil)
+		got, err := DecodeEvents(pack(e), false, nil)
 		if err != nil || got[0].Cause != c {
 			t.Errorf("cause %q came back as %v, %v", c, got, err)
 		}
@@ -127,15 +127,21 @@ func sampleCommands() []core.Command {
 
 func encode(t testing.TB, commands []core.Command) []byte {
 	t.Helper()
-	var e CommandEncoder
-	var body []byte
+	var b CommandBatch
 	for i := range commands {
-		var err error
-		if body, err = e.Append(body, &commands[i]); err != nil {
+		if err := b.Append(&commands[i]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return PutCount(body, len(commands))
+	return bytes.Clone(b.Body())
+}
+
+func pack(events ...core.BackendEvent) []byte {
+	var b EventBatch
+	for i := range events {
+		b.Append(&events[i])
+	}
+	return b.Body()
 }
 
 func TestCommandsRoundTrip(t *testing.T) {
@@ -166,7 +172,7 @@ func TestCommandGoldenBytes(t *testing.T) {
 	}
 	e := core.BackendEvent{Kind: core.EventCompleted, Seq: 9, Entity: 300, Epoch: 2, Job: 7, Done: 128, Executed: 28}
 	want = []byte{1, 4, 0x0e, 9, 0xac, 0x02, 2, 7, 0x80, 0x01, 28}
-	if got := PutCount(AppendEvent(nil, &e), 1); !bytes.Equal(got, want) {
+	if got := pack(e); !bytes.Equal(got, want) {
 		t.Errorf("% x, want % x", got, want)
 	}
 }
@@ -216,11 +222,7 @@ func TestEventsRoundTrip(t *testing.T) {
 		{Kind: core.EventEntityLost, Seq: 5, Entity: 5, Epoch: 2, Job: 11, Guilty: true, Cause: core.CauseHang, Error: "x"},
 		{Kind: core.EventDeviceHealth, Seq: 6, Error: "dead"},
 	}
-	var body []byte
-	for i := range want {
-		body = AppendEvent(body, &want[i])
-	}
-	got, err := DecodeEvents(PutCount(body, len(want)), false, nil)
+	got, err := DecodeEvents(pack(want...), false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +232,7 @@ func TestEventsRoundTrip(t *testing.T) {
 }
 
 func TestBadEventsAreRefused(t *testing.T) {
-	one := func(e core.BackendEvent) []byte { return PutCount(AppendEvent(nil, &e), 1) }
+	one := func(e core.BackendEvent) []byte { return pack(e) }
 	for name, b := range map[string][]byte{
 		"kind":                one(core.BackendEvent{Kind: 11, Seq: 1, Entity: 1, Epoch: 1, Job: 1}),
 		"no number":           one(core.BackendEvent{Kind: core.EventStarted, Entity: 1, Epoch: 1, Job: 1}),
@@ -251,7 +253,7 @@ func TestSlipsOfABackendDoNotBreakTheStream(t *testing.T) {
 		Kind: core.EventRefused, Seq: 1, Entity: 1, Epoch: 1, Command: 1, Cause: "own-cause",
 		Error: strings.Repeat("é", ErrorMax) + "\xff", Reply: make([]byte, PayloadMax+1),
 	}
-	got, err := DecodeEvents(PutCount(AppendEvent(nil, &e), 1), false, nil)
+	got, err := DecodeEvents(pack(e), false, nil)
 	if err != nil || got[0].Cause != core.CauseRefused || len(got[0].Error) > ErrorMax || len(got[0].Reply) != 0 {
 		t.Errorf("%v, %v", got, err)
 	}
@@ -325,19 +327,15 @@ func FuzzCommand(f *testing.F) {
 
 func FuzzEvent(f *testing.F) {
 	e := core.BackendEvent{Kind: core.EventRefused, Seq: 1, Entity: 1, Epoch: 1, Command: 1, Cause: core.CauseHang, Error: "x"}
-	f.Add(PutCount(AppendEvent(nil, &e), 1), false)
+	f.Add(pack(e), false)
 	p := core.BackendEvent{Kind: core.EventProgress, Entity: 1, Epoch: 1, Job: 1, Done: 5}
-	f.Add(PutCount(AppendEvent(nil, &p), 1), true)
+	f.Add(pack(p), true)
 	f.Fuzz(func(t *testing.T, b []byte, progress bool) {
 		got, err := DecodeEvents(b, progress, nil)
 		if err != nil {
 			return
 		}
-		var body []byte
-		for i := range got {
-			body = AppendEvent(body, &got[i])
-		}
-		same, err := DecodeEvents(PutCount(body, len(got)), progress, nil)
+		same, err := DecodeEvents(pack(got...), progress, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
