@@ -37,10 +37,10 @@ type eventLog struct {
 		progress map[core.EntityID][]core.BackendEvent
 		// active are the reporters of entities with started jobs.
 		active []*reporter
-		// held counts the executors in the middle of a batch; silent says that
-		// events were appended since the sender was last woken.
-		held   int
-		silent bool
+		// held counts the executors in the middle of a batch; due says that the
+		// open block is to be sent although it is not full.
+		held int
+		due  bool
 		// room is closed when an acknowledgement made room.
 		room chan struct{}
 		// wake tells the sender of the present session that there is something.
@@ -73,6 +73,7 @@ func (l *eventLog) attach() <-chan struct{} {
 	defer l.mu.Unlock()
 	l.mu.wake = make(chan struct{}, 1)
 	l.mu.wake <- struct{}{}
+	l.mu.due = true
 	return l.mu.wake
 }
 
@@ -93,7 +94,10 @@ func (l *eventLog) append(r *reporter, e *core.BackendEvent) {
 	if l.mu.last-l.mu.acked == eventsMax {
 		l.full.Store(true)
 	}
-	if l.mu.silent = true; l.mu.held == 0 || b.batch.Full() {
+	if l.mu.held == 0 {
+		l.mu.due = true
+	}
+	if l.mu.due || b.batch.Full() {
 		l.notify()
 	}
 }
@@ -123,7 +127,7 @@ func (l *eventLog) seal(b *eventBlock) {
 }
 
 // hold announces an executor that is about to make events in a row, so that
-// they leave together; release, which must follow, wakes the sender.
+// they leave together; release, which must follow, sends them.
 func (l *eventLog) hold() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -134,12 +138,13 @@ func (l *eventLog) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.held--
-	if l.mu.silent {
+	if n := len(l.mu.blocks); n > l.mu.head && l.mu.blocks[n-1].body == nil {
+		l.mu.due = true
 		l.notify()
 	}
 }
 
-// flush wakes the sender for what was held by an executor that takes long.
+// flush sends what was held by an executor that takes long.
 func (l *eventLog) flush() { l.hold(); l.release() }
 
 // track follows which jobs are started, so that only those are sampled.
@@ -189,7 +194,6 @@ func (l *eventLog) deactivate(r *reporter) {
 }
 
 func (l *eventLog) notify() {
-	l.mu.silent = false
 	select {
 	case l.mu.wake <- struct{}{}:
 	default:
@@ -259,7 +263,13 @@ func (l *eventLog) take(sent core.EventSeq, progress []core.BackendEvent) ([]byt
 		return cmp.Compare(b.last(), seq)
 	})
 	b := &kept[i]
-	l.seal(b)
+	if b.body == nil {
+		if !l.mu.due && !b.batch.Full() {
+			return nil, sent, progress
+		}
+		l.mu.due = false
+		l.seal(b)
+	}
 	if b.first == sent+1 {
 		return b.body, b.last(), progress
 	}

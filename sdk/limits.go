@@ -57,6 +57,11 @@ const (
 	blocksBytes = 16 << 10
 	blockSpace  = 512
 	blocksSpare = 768
+	// ballastBytes of a plugin's heap are never touched, so they take no memory:
+	// they only let the collector wait for 32 MiB. Buffers of entities are
+	// mapped, so the heap is small otherwise, and a stream of jobs would have it
+	// collected a hundred times a second.
+	ballastBytes = 16 << 20
 	// itemsSpare is the largest empty queue of an entity that keeps its memory
 	// (160 KiB), and queuesSpare how many of those a device keeps.
 	itemsSpare  = 4096

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -63,6 +64,8 @@ func Serve(b Backend) {
 			stopServer(running.server)
 		}
 	}()
+	ballast := make([]byte, ballastBytes)
+	defer runtime.KeepAlive(ballast)
 	plugin.Serve(&plugin.ServeConfig{
 		HandshakeConfig: handshake(),
 		VersionedPlugins: map[int]plugin.PluginSet{

@@ -49,7 +49,7 @@ func badFile(t *testing.T, path, dir, file string) {
 		args[len(args)-1] = place
 	}
 	before := tree(t, dir) + tree(t, home)
-	p, err := start(path, dir, environment(home), args, nil)
+	p, err := start(path, dir, environment(home, home), args, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -225,11 +225,14 @@ func killPlugins(dataDir string) (int, error) {
 	return len(pids), nil
 }
 
+// runtimeDir makes a directory for sockets, whose paths must be short.
+func runtimeDir() (string, error) { return os.MkdirTemp(buildDir, "s") }
+
 // environment is that of a process under test: nothing of the tester's own
-// settings, and directories below home.
-func environment(home string, more ...string) []string {
+// settings, and directories below home and runtime.
+func environment(home, runtime string, more ...string) []string {
 	return append([]string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + home,
+		"PATH=" + os.Getenv("PATH"), "HOME=" + home, "XDG_RUNTIME_DIR=" + runtime,
 		"XDG_STATE_HOME=" + filepath.Join(home, "state"), "XDG_CONFIG_HOME=" + filepath.Join(home, "config"),
 		"XDG_CACHE_HOME=" + filepath.Join(home, "cache"),
 	}, more...)

@@ -48,7 +48,11 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
 			home := filepath.Join(env.WorkDir, "home")
-			env.Vars = append(append(env.Vars, environment(home)...), "EXECUTABLE="+gpuwm, "PLUGIN="+plugin)
+			runtime, err := runtimeDir()
+			if err != nil {
+				return err
+			}
+			env.Vars = append(append(env.Vars, environment(home, runtime)...), "EXECUTABLE="+gpuwm, "PLUGIN="+plugin)
 			started := &background{processes: make(map[string]*process)}
 			env.Values[started.key()] = started
 			env.Defer(func() { started.clean(env.WorkDir) })
@@ -125,7 +129,7 @@ func want(ts *testscript.TestScript, neg bool, args []string, count int, usage s
 
 func launch(ts *testscript.TestScript, name string, args []string) *process {
 	var env []string
-	for _, v := range []string{"PATH", "HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
+	for _, v := range []string{"PATH", "HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
 		"GPUWM_DATA_DIR", "GPUWM_OUTPUT", "GPUWM_OUTPUT_DIR", "GPUWM_LOG_LEVEL", "GPUWM_LOG_FORMAT", "GPUWM_CONFIG", "GPUWM_RESTART"} {
 		if value := ts.Getenv(v); value != "" {
 			env = append(env, v+"="+value)

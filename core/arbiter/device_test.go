@@ -16,6 +16,7 @@ type client struct {
 	sync       bool
 
 	id        core.EntityID
+	e         *entity
 	left      time.Duration
 	submitted core.Instant
 	next      core.Instant
@@ -40,6 +41,7 @@ type device struct {
 	now     core.Instant
 	picked  core.Instant
 	clients []*client
+	levels  [levels]int // how many clients have each priority at their start
 	held    []core.EntityID
 	busy    []core.Instant // until when each slot is being switched
 	lost    time.Duration  // slot time spent moving
@@ -70,6 +72,8 @@ func (d *device) add(c *client) {
 	c.id, c.next = core.EntityID(len(d.clients)+1), d.now
 	d.clients = append(d.clients, c)
 	d.must(d.a.Join(c.id, c.priority))
+	c.e = d.a.entities[c.id]
+	d.levels[c.e.level]++
 }
 
 // leave takes c off the device for good.
@@ -187,7 +191,7 @@ func (d *device) conserve() {
 func (d *device) bound() {
 	d.t.Helper()
 	for _, c := range d.clients {
-		if c.left == 0 || slices.Contains(d.held, c.id) {
+		if c.e.place == nowhere {
 			c.waitingSince = 0
 			continue
 		}
@@ -204,7 +208,7 @@ func (d *device) bound() {
 
 // waitMax is the bound of the package comment.
 func (d *device) waitMax(c *client) time.Duration {
-	lead := d.a.entities[c.id].v.over(d.a.floor)
+	lead := c.e.v.over(d.a.floor)
 	slots, moves := len(d.held), d.config.MovesMax
 	if moves == 0 {
 		moves = slots
@@ -215,10 +219,12 @@ func (d *device) waitMax(c *client) time.Duration {
 	}
 	stay := turn + d.tick*time.Duration(1+(slots+moves-1)/moves)
 	sum := time.Duration(d.crowd) * (time.Duration(lead) + stay)
-	for _, x := range d.clients {
-		if x != c && d.crowd == 0 {
-			l, _ := levelOf(x.priority)
-			sum += time.Duration(lead/int64(strides[l])) + stay
+	if d.crowd == 0 {
+		for l, n := range d.levels {
+			if l == int(c.e.level) {
+				n--
+			}
+			sum += time.Duration(n) * (time.Duration(lead/int64(strides[l])) + stay)
 		}
 	}
 	return sum/time.Duration(slots) + stay

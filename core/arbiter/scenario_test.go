@@ -145,7 +145,7 @@ func TestThousand(t *testing.T) {
 		weights += int(weightOf(p))
 		d.add(&client{priority: p, work: 8 * ms})
 	}
-	const took = 40 * time.Second
+	const took = 20 * time.Second
 	d.run(took)
 	for _, c := range d.clients {
 		want := 8 * took * time.Duration(weightOf(c.priority)) / time.Duration(weights)

@@ -2,15 +2,16 @@ package host
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
@@ -76,9 +77,12 @@ func serveBare() {
 	if err != nil {
 		os.Exit(1)
 	}
+	// As much as the SDK keeps.
+	ballast := make([]byte, 16<<20)
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(wire.MessageMax))
 	apiv1.RegisterBackendServer(g, bareServer{})
 	_ = g.Serve(listener)
+	runtime.KeepAlive(ballast)
 }
 
 // bareStream returns a stream to the floor's process, and its number.
@@ -213,18 +217,12 @@ func bareRound(b *testing.B, stream apiv1.Backend_SessionClient, bodies [][]byte
 // cpuTime is what the processes have computed so far.
 func cpuTime(b *testing.B, pids ...int) (sum time.Duration) {
 	for _, pid := range pids {
-		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-		for _, name := range files {
-			text, err := os.ReadFile(name)
-			if errors.Is(err, os.ErrNotExist) {
-				continue
-			}
-			var ns int64
-			if _, err := fmt.Sscan(string(text), &ns); err != nil {
-				b.Fatal(err)
-			}
-			sum += time.Duration(ns)
+		// The clock of a process, as clock_getcpuclockid(3) makes it.
+		var now unix.Timespec
+		if err := unix.ClockGettime(int32(^pid<<3|2), &now); err != nil {
+			b.Fatal(err)
 		}
+		sum += time.Duration(now.Nano())
 	}
 	return sum
 }

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-"runtime/pprof"
 	"strconv"
 	"sync"
 	"syscall"
@@ -53,10 +52,6 @@ func TestMain(m *testing.M) {
 			_, _ = os.Stderr.WriteString("{\"@message\": 1, \"@level\": 7}\n\x1b[31m\x00" + string(bytes.Repeat([]byte("y"), 200_000)) + "\n")
 		}
 		credits, _ := strconv.Atoi(os.Getenv(testCredits))
-		if f := os.Getenv("GPUWM_TEST_PROF"); f != "" {
-			w, _ := os.Create(f)
-			go func() { time.Sleep(500 * time.Millisecond); _ = pprof.StartCPUProfile(w);time.Sleep(1500 * time.Millisecond); pprof.StopCPUProfile(); w.Close() }()
-		}
 		sdk.Serve(&memory.Backend{Credits: uint32(credits)})
 		os.Exit(0)
 	}

@@ -124,6 +124,20 @@ func (r *reader) end(what string) error {
 	return r.err
 }
 
+// extend appends n zero values to list. Memory that is allocated is zero
+// already, and clearing it again would cost as much as the rest of a decoder.
+func extend[T any](list []T, n int) []T {
+	old := len(list)
+	if cap(list)-old < n {
+		grown := make([]T, old+n)
+		copy(grown, list)
+		return grown
+	}
+	list = list[:old+n]
+	clear(list[old:])
+	return list
+}
+
 func appendStr(b []byte, s string) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s)))
 	return append(b, s...)

@@ -18,9 +18,6 @@ var (
 	priorities = [...]core.Priority{"", core.PriorityLow, core.PriorityNormal, core.PriorityHigh}
 )
 
-// formats are the kernel formats of the project, sorted.
-var formats = [...]string{core.FormatOpenCL, core.FormatWasm}
-
 // workgroupsMax bounds the workgroups of one job, so that sums cannot overflow.
 const workgroupsMax = math.MaxInt64
 
@@ -52,10 +49,11 @@ type CommandBatch struct {
 	epoch  core.Epoch
 	seq    core.CommandSeq
 	// job is the specification of the last run, jobID and jobSeq its numbers.
-	job     *core.JobSpec
-	jobID   core.JobID
-	jobSeq  core.JobSeq
-	scratch []byte
+	job      *core.JobSpec
+	jobID    core.JobID
+	jobSeq   core.JobSeq
+	programs programs
+	scratch  []byte
 }
 
 // Full reports whether no more fits; Append must not be called then.
@@ -88,14 +86,12 @@ func (b *CommandBatch) Append(c *core.Command) error {
 	}
 	b.count++
 	b.entity, b.epoch, b.seq = c.Entity, c.Epoch, c.Seq
-	if c.JobSpec != nil {
-		b.job, b.jobID, b.jobSeq = c.JobSpec, c.Job, c.JobSpec.Seq
-	}
 	return nil
 }
 
 func (b *CommandBatch) command(c *core.Command) error {
 	head, out := byte(c.Kind), b.body
+	var has programs
 	next := b.count > 0 && c.Entity == b.entity && c.Epoch == b.epoch && c.Seq == b.seq+1
 	if next {
 		head |= isNext
@@ -104,7 +100,8 @@ func (b *CommandBatch) command(c *core.Command) error {
 		if c.JobSpec == nil {
 			return fmt.Errorf("encode run: no specification: %w", core.ErrInvalid)
 		}
-		head |= b.runFlags(c)
+		has = programsOf(c.JobSpec.Kernels)
+		head |= b.runFlags(c, &has)
 	}
 	out = append(out, head)
 	if !next {
@@ -154,12 +151,15 @@ func (b *CommandBatch) command(c *core.Command) error {
 	default:
 		return fmt.Errorf("encode command kind %d: %w", c.Kind, core.ErrInvalid)
 	}
+	if c.Kind == core.CommandRun {
+		b.job, b.jobID, b.jobSeq, b.programs = c.JobSpec, c.Job, c.JobSpec.Seq, has
+	}
 	b.body = out
 	return nil
 }
 
 // runFlags says what of a run need not be packed.
-func (b *CommandBatch) runFlags(c *core.Command) (flags byte) {
+func (b *CommandBatch) runFlags(c *core.Command, programs *programs) (flags byte) {
 	if c.First == 0 && c.ExecutedTime == 0 {
 		flags |= isFresh
 	}
@@ -169,38 +169,42 @@ func (b *CommandBatch) runFlags(c *core.Command) (flags byte) {
 	if c.Job == b.jobID+1 && c.JobSpec.Seq == b.jobSeq+1 {
 		flags |= isSuccessor
 	}
-	if alikeJobs(b.job, c.JobSpec) {
+	if !b.programs.others && *programs == b.programs && alikeJobs(b.job, c.JobSpec) {
 		flags |= isAlike
 	}
 	return flags
 }
 
 // alikeJobs reports whether two jobs differ in nothing that crosses the seam but
-// numbers and name.
+// kernels, numbers and name.
 func alikeJobs(a, b *core.JobSpec) bool {
 	return a.Entry == b.Entry && a.Grid == b.Grid && a.Group == b.Group && a.Timeout == b.Timeout &&
 		a.Credits == b.Credits && a.Flush == b.Flush && slices.Equal(a.Args, b.Args) &&
-		slices.Equal(a.After, b.After) && sameKernels(a.Kernels, b.Kernels)
+		slices.Equal(a.After, b.After)
 }
 
-// sameKernels looks up the formats of the project, because iterating over a map
-// costs more than the rest of a job.
-func sameKernels(a, b map[string]core.Digest) bool {
-	if len(a) != len(b) {
-		return false
-	}
+// programs are the kernels of a job, in a form that is quick to compare. Only
+// the formats of the project are looked up, because iterating over a map costs
+// more than the rest of a job.
+type programs struct {
+	wasm, opencl       core.Digest
+	hasWasm, hasOpenCL bool
+	// others are kernels in other formats; jobs that have some are never alike.
+	others bool
+}
+
+func programsOf(kernels map[string]core.Digest) (p programs) {
 	known := 0
-	for _, format := range formats {
-		inA, okA := a[format]
-		inB, okB := b[format]
-		if okA != okB || inA != inB {
-			return false
-		}
-		if okA {
+	if p.wasm, p.hasWasm = kernels[core.FormatWasm]; p.hasWasm {
+		known++
+	}
+	if known < len(kernels) {
+		if p.opencl, p.hasOpenCL = kernels[core.FormatOpenCL]; p.hasOpenCL {
 			known++
 		}
 	}
-	return known == len(a) || maps.Equal(a, b)
+	p.others = known < len(kernels)
+	return p
 }
 
 // appendJob packs what jobs may have in common.

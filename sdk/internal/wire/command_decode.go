@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"math"
 	"math/bits"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -36,8 +35,7 @@ func (d *CommandDecoder) Decode(b []byte, out []core.Command) ([]core.Command, e
 	r := reader{b: b}
 	n := r.count("count of commands", BatchCount)
 	begin := len(out)
-	out = slices.Grow(out, n)[:begin+n]
-	clear(out[begin:])
+	out = extend(out, n)
 	d.names, d.ends = d.names[:0], d.ends[:0]
 	var before, run *core.Command
 	for i := 0; i < n && r.err == nil; i++ {

@@ -168,8 +168,7 @@ func DecodeEvents(b []byte, progress bool, out []core.BackendEvent) ([]core.Back
 		r.fail("number of the first event")
 	}
 	begin := len(out)
-	out = slices.Grow(out, n)[:begin+n]
-	clear(out[begin:])
+	out = extend(out, n)
 	var before *core.BackendEvent
 	for i := 0; i < n && r.err == nil; i++ {
 		e := &out[begin+i]

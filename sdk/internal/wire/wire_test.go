@@ -165,15 +165,131 @@ func TestResultFilesStayAtTheHost(t *testing.T) {
 }
 
 func TestCommandGoldenBytes(t *testing.T) {
-	c := core.Command{Kind: core.CommandCancel, Entity: 300, Epoch: 2, Seq: 5, Job: 7}
-	want := []byte{1, 3, 0xac, 0x02, 2, 5, 7}
-	if got := encode(t, []core.Command{c}); !bytes.Equal(got, want) {
+	cancel := core.Command{Kind: core.CommandCancel, Entity: 300, Epoch: 2, Seq: 5, Job: 7}
+	run := core.Command{Kind: core.CommandRun, Entity: 300, Epoch: 2, Seq: 6, Job: 8, JobSpec: &core.JobSpec{
+		Seq: 3, Name: "a", Entry: "e", Grid: [3]uint32{2, 1, 1}, Group: [3]uint32{1, 1, 1}, Credits: 1,
+		Args: []core.Arg{{Kind: core.ArgU32, Bits: 9}},
+	}}
+	next, spec := run, *run.JobSpec
+	spec.Seq, spec.Name = 4, "b"
+	next.Seq, next.Job, next.First, next.JobSpec = 7, 9, 1, &spec
+	want := []byte{0x83, 0,
+		0x03, 0xac, 0x02, 2, 5, 7,
+		0x92, 8, 3, 1, 'a', 1, 0, 1, 'e', 2, 1, 1, 1, 1, 1, 3, 1, 2, 9, 0, 0, 1, 0,
+		0x72, 1, 0, 1, 'b',
+	}
+	if got := encode(t, []core.Command{cancel, run, next}); !bytes.Equal(got, want) {
 		t.Errorf("% x, want % x", got, want)
 	}
-	e := core.BackendEvent{Kind: core.EventCompleted, Seq: 9, Entity: 300, Epoch: 2, Job: 7, Done: 128, Executed: 28}
-	want = []byte{1, 4, 0x0e, 9, 0xac, 0x02, 2, 7, 0x80, 0x01, 28}
-	if got := pack(e); !bytes.Equal(got, want) {
+}
+
+func TestEventGoldenBytes(t *testing.T) {
+	started := core.BackendEvent{Kind: core.EventStarted, Seq: 9, Entity: 300, Epoch: 2, Job: 7}
+	done := core.BackendEvent{Kind: core.EventCompleted, Seq: 10, Entity: 300, Epoch: 2, Job: 7, Done: 128, Executed: 28}
+	next := core.BackendEvent{Kind: core.EventStarted, Seq: 11, Entity: 300, Epoch: 2, Job: 8}
+	other := core.BackendEvent{Kind: core.EventStarted, Seq: 12, Entity: 1, Epoch: 1, Job: 3}
+	want := []byte{0x84, 0, 9,
+		0x03, 0x02, 0xac, 0x02, 2, 7,
+		0x34, 0x0e, 0x80, 0x01, 28,
+		0x53, 0x02,
+		0x03, 0x02, 1, 1, 3,
+	}
+	if got := pack(started, done, next, other); !bytes.Equal(got, want) {
 		t.Errorf("% x, want % x", got, want)
+	}
+}
+
+// TestReferencesNeedWhatTheyReferTo: flags that point at an item which is not
+// there, or that the kind does not have, are refused.
+func TestReferencesNeedWhatTheyReferTo(t *testing.T) {
+	for name, b := range map[string][]byte{
+		"next of nothing":      {1, 0x13, 7},
+		"alike nothing":        {1, 0xa2, 1, 1, 1, 8, 3, 1, 'a'},
+		"successor of nothing": {1, 0xc2, 1, 1, 1, 1, 'a'},
+		"alike cancel":         {2, 0x03, 1, 1, 1, 7, 0x33, 7},
+		"sequence wraps":       {2, 0x03, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 7, 0x13, 7},
+	} {
+		var d CommandDecoder
+		if got, err := d.Decode(b, nil); !errors.Is(err, core.ErrCorrupt) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	for name, b := range map[string][]byte{
+		"next of nothing":      {1, 9, 0x13, 0x02, 7},
+		"same as nothing":      {1, 9, 0x23, 0x02, 1, 1},
+		"same as no job":       {2, 9, 0x01, 0x01, 1, 1, 1, 0x33, 0x02},
+		"successor of nothing": {1, 9, 0x43, 0x02, 1, 1},
+		"both":                 {2, 9, 0x03, 0x02, 1, 1, 7, 0x73, 0x02},
+		"same without a job":   {2, 9, 0x03, 0x02, 1, 1, 7, 0x31, 0x01, 5},
+		"flag without meaning": {1, 9, 0x83, 0x02, 1, 1, 7},
+		"number zero":          {1, 0, 0x03, 0x02, 1, 1, 7},
+		"number wraps":         {1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x03, 0x02, 1, 1, 7},
+	} {
+		if got, err := DecodeEvents(b, false, nil); !errors.Is(err, core.ErrCorrupt) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+}
+
+// TestJobsThatDifferArePackedInFull changes every field of a specification that
+// crosses the seam, one at a time.
+func TestJobsThatDifferArePackedInFull(t *testing.T) {
+	for name, change := range map[string]func(*core.JobSpec){
+		"nothing": func(*core.JobSpec) {},
+		"name":    func(s *core.JobSpec) { s.Name = "other" },
+		"seq":     func(s *core.JobSpec) { s.Seq = 77 },
+		"entry":   func(s *core.JobSpec) { s.Entry = "other" },
+		"grid":    func(s *core.JobSpec) { s.Grid[2]++ },
+		"group":   func(s *core.JobSpec) { s.Group[2]++ },
+		"bits":    func(s *core.JobSpec) { s.Args[1].Bits++ },
+		"args":    func(s *core.JobSpec) { s.Args = s.Args[1:] },
+		"after":   func(s *core.JobSpec) { s.After = s.After[1:] },
+		"timeout": func(s *core.JobSpec) { s.Timeout++ },
+		"credits": func(s *core.JobSpec) { s.Credits++ },
+		"flush":   func(s *core.JobSpec) { s.Flush = false },
+		"wasm":    func(s *core.JobSpec) { s.Kernels[core.FormatWasm] = core.DigestOf([]byte("x")) },
+		"opencl":  func(s *core.JobSpec) { delete(s.Kernels, core.FormatOpenCL) },
+		"format":  func(s *core.JobSpec) { s.Kernels["own"] = core.DigestOf([]byte("x")) },
+		"formats": func(s *core.JobSpec) { s.Kernels = map[string]core.Digest{"own": {1}} },
+	} {
+		want := sampleCommands()[1:3]
+		change(want[1].JobSpec)
+		for range 2 {
+			var d CommandDecoder
+			got, err := d.Decode(encode(t, want), nil)
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("%s: %v, commands differ (-sent +received):\n%s", name, err, diff)
+			}
+			// And the other way round.
+			want = []core.Command{want[1], want[0]}
+		}
+	}
+}
+
+func TestBatchesTakeWhatMayBeSent(t *testing.T) {
+	var commands CommandBatch
+	c := core.Command{Kind: core.CommandDestroy, Entity: 1, Epoch: 1, Seq: 1}
+	for !commands.Full() {
+		if err := commands.Append(&c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if commands.Count() != BatchCount || commands.Append(&core.Command{}) == nil || commands.Count() != BatchCount {
+		t.Errorf("%d commands in a batch", commands.Count())
+	}
+	var d CommandDecoder
+	if got, err := d.Decode(commands.Body(), nil); err != nil || len(got) != BatchCount {
+		t.Errorf("%d commands came, %v", len(got), err)
+	}
+	commands.Reset()
+	if commands.Full() || commands.Body() != nil {
+		t.Error("a batch is not empty after Reset")
+	}
+	large := NewEventBatch(make([]byte, 0, 16))
+	e := core.BackendEvent{Kind: core.EventMessageDone, Seq: 1, Entity: 1, Epoch: 1, Command: 1, Reply: make([]byte, PayloadMax)}
+	large.Append(&e)
+	if !large.Full() || large.Count() != 1 {
+		t.Error("a batch of a mebibyte takes more")
 	}
 }
 

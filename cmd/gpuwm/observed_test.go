@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/core/usage"
+)
+
+// observed is made from the log lines of all processes of a trial, and from
+// the engines' own counters.
+type observed struct {
+	mu sync.Mutex
+	// done are the jobs whose workgroups are known to be all done.
+	done map[core.JobID]bool
+	// images holds the progress in each image that was saved since the last
+	// death, by generation; recorded is the last one whose record is committed.
+	images   map[core.Generation]uint64
+	recorded core.Generation
+	// restored is the progress that the present plugin instance began with.
+	restored uint64
+	// instance is the present one; usage are hard links to the counters of all.
+	instance string
+	usage    map[string]string
+	// lost sums up what lay between the last image and each death of a plugin.
+	lost uint64
+	// lostBefore and ranBefore are what was lost and what the engines had run when
+	// the entity last began from its first image.
+	lostBefore, ranBefore uint64
+	err                   error
+}
+
+// logLine is what is read of a line of the log.
+type logLine struct {
+	Message  string          `json:"@message"`
+	Instance string          `json:"instance"`
+	Image    core.Generation `json:"image"`
+	Cursors  string          `json:"cursors"`
+	Job      string          `json:"job"`
+	State    string          `json:"state"`
+}
+
+// line takes one line of the log.
+//
+// The counters of an instance are linked when the line of its start is seen:
+// nothing runs before, and its directory is removed only after its end was
+// committed, long after.
+func (o *observed) line(tr *trial, text string) {
+	var l logLine
+	if !strings.HasPrefix(text, "{") || json.Unmarshal([]byte(text), &l) != nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch l.Message {
+	case "instance started", "instance adopted":
+		if l.Instance == o.instance {
+			return
+		}
+		o.died()
+		o.instance = l.Instance
+		o.usage[l.Instance] = filepath.Join(tr.dir, "usage-"+l.Instance)
+		if err := keepUsage(filepath.Join(tr.data, "instances", l.Instance, "usage"), o.usage[l.Instance]); err != nil {
+			o.err = fmt.Errorf("link the counters of instance %s: %w", l.Instance, err)
+		}
+	case "image saved":
+		o.images[l.Image] = o.progress(l.Cursors)
+	case "entity changed":
+		if l.State == "creating" && l.Image == 1 {
+			o.begin()
+		}
+		o.recorded = max(o.recorded, l.Image)
+	case "job changed", "job completed":
+		if l.State == "flushing" || l.Message == "job completed" {
+			id := slices.Index([]string{"", "fill", "step", "again", "more"}, l.Job)
+			o.done[core.JobID(id)] = true
+		}
+	}
+}
+
+// begin notes that the entity begins from its first image, which may be that of
+// a new run.
+func (o *observed) begin() {
+	o.images, o.recorded, o.restored = map[core.Generation]uint64{1: 0}, 1, 0
+	o.done = map[core.JobID]bool{}
+	o.lostBefore, o.ranBefore = o.lost, o.ranByAll()
+}
+
+// keepUsage links the counters of an instance. The plugin makes the file when it
+// opens a device, unless an empty one is there.
+func keepUsage(path, link string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Link(path, link))
+}
+
+// progress is how many workgroups were done when an image was made: its cursors
+// for the jobs it names; the others are done, or have not begun.
+func (o *observed) progress(cursors string) uint64 {
+	var sum uint64
+	named := map[core.JobID]bool{}
+	least := core.JobID(len(trialJobs))
+	for item := range strings.FieldsSeq(cursors) {
+		job, cursor, _ := strings.Cut(item, ":")
+		id, err := strconv.ParseUint(job, 10, 64)
+		n, err2 := strconv.ParseUint(cursor, 10, 64)
+		if err != nil || err2 != nil || id == 0 {
+			o.err = fmt.Errorf("bad cursors %q", cursors)
+			return 0
+		}
+		id = (id-1)%uint64(len(trialJobs)-1) + 1 // a second run goes on counting
+		named[core.JobID(id)] = true
+		least = min(least, core.JobID(id))
+		sum += n
+	}
+	for id := core.JobID(1); id < core.JobID(len(trialJobs)); id++ {
+		if !named[id] && (o.done[id] || len(named) > 0 && id < least) {
+			sum += trialJobs[id]
+		}
+	}
+	return sum
+}
+
+// died settles the end of the present instance, when its successor appears:
+// what it had begun with and what it ran, less what the last recorded image
+// holds, has to run again. A save that was logged but whose record was not
+// seen does not count as an image. That is all that may be executed twice.
+func (o *observed) died() {
+	if o.instance == "" {
+		return
+	}
+	ran, err := o.ran(o.instance)
+	if err != nil {
+		o.err = err
+		return
+	}
+	image := o.images[o.recorded]
+	if o.restored+ran < image {
+		o.err = fmt.Errorf("image %d holds %d workgroups, but the engine ran only %d + %d", o.recorded, image, o.restored, ran)
+		return
+	}
+	o.lost += o.restored + ran - image
+	o.restored = image
+}
+
+// ran sums up what the engine of an instance ran.
+func (o *observed) ran(instance string) (uint64, error) {
+	counts, err := usage.Read(o.usage[instance])
+	if err != nil {
+		return 0, err
+	}
+	var sum uint64
+	for _, n := range counts {
+		sum += n
+	}
+	return sum, nil
+}
+
+// ranByAll sums up what the engines of all instances ran.
+func (o *observed) ranByAll() uint64 {
+	var sum uint64
+	for instance := range o.usage {
+		n, err := o.ran(instance)
+		if err != nil {
+			o.err = err
+		}
+		sum += n
+	}
+	return sum
+}

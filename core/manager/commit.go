@@ -1,0 +1,169 @@
+package manager
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/core/crash"
+	"github.com/gpuwm/gpuwm/core/sched"
+)
+
+// commitRetryMin and commitRetryMax bound the pause after a failed commit.
+const (
+	commitRetryMin = time.Second
+	commitRetryMax = 30 * time.Second
+)
+
+// commit hands the merged write to the store unless one is under way.
+func (d *device) commit() {
+	if d.writing || d.next == nil || d.rebuilding {
+		return
+	}
+	w, seq := d.next, d.nextSeq
+	d.next, d.writing = nil, true
+	crash.Point("manager.commit.before")
+	d.manager.config.Store.Commit(w, func(err error) {
+		d.post(func() { d.committed(w, seq, err) })
+	})
+}
+
+func (d *device) committed(w *core.Write, seq uint64, err error) {
+	d.writing = false
+	if err != nil {
+		d.commitFailed(err)
+		return
+	}
+	crash.Point("manager.commit.after")
+	d.commitRetry = 0
+	for i := range w.EntityStates {
+		if r := d.records[w.EntityStates[i].ID]; r != nil {
+			r.state = w.EntityStates[i]
+		}
+	}
+	for i := range w.JobStates {
+		s := &w.JobStates[i]
+		if r := d.records[s.Entity]; r != nil {
+			if j := r.byID[s.ID]; j != nil {
+				j.state = *s
+			}
+		}
+	}
+	d.outbox.Committed(seq)
+	d.release()
+	d.commit()
+	d.whenCommitted(nil)
+}
+
+// whenCommitted calls f, and all that wait, as soon as everything decided so far
+// is committed, or has failed to be.
+func (d *device) whenCommitted(f func(error)) {
+	if f != nil {
+		d.afterCommit = append(d.afterCommit, f)
+	}
+	if d.writing || d.next != nil {
+		return
+	}
+	d.answerCommit(nil)
+}
+
+func (d *device) answerCommit(err error) {
+	waiting := d.afterCommit
+	d.afterCommit = nil
+	for _, f := range waiting {
+		f(err)
+	}
+}
+
+// commitFailed throws the schedulers away, as a crash would, and rebuilds them
+// from the records. Then the session is opened anew, which settles what was under
+// way; until then its events are dropped, and come again because nobody
+// acknowledged them.
+func (d *device) commitFailed(err error) {
+	d.commitRetry = min(max(2*d.commitRetry, commitRetryMin), commitRetryMax)
+	d.log.Error("commit failed", "took", d.commitRetry, "error", err)
+	d.next, d.rebuilding, d.link, d.hungry = nil, true, nil, nil
+	d.answerCommit(fmt.Errorf("commit: %w", err))
+	d.manager.busy.Add(1)
+	go d.reload(d.commitRetry)
+}
+
+// reload makes the store take writes again, then has the schedulers rebuilt.
+func (d *device) reload(wait time.Duration) {
+	defer d.manager.busy.Done()
+	for {
+		pause := time.NewTimer(wait)
+		select {
+		case <-pause.C:
+		case <-d.stop:
+			pause.Stop()
+			return
+		}
+		_, err := d.manager.config.Store.Load()
+		if err == nil {
+			d.post(d.rebuild)
+			return
+		}
+		d.log.Error("records not loaded", "error", err)
+		wait = min(2*wait, commitRetryMax)
+	}
+}
+
+func (d *device) rebuild() {
+	d.rebuilding = false
+	d.core, d.outbox = sched.New(d.manager.config.Sched), sched.Outbox{}
+	for _, r := range d.records {
+		d.restore(r)
+	}
+	deferred := d.deferred
+	d.deferred = nil
+	for i, f := range deferred {
+		if d.rebuilding {
+			d.deferred = append(d.deferred, deferred[i:]...)
+			return
+		}
+		f()
+	}
+	if d.link == nil && d.instance != nil {
+		d.supervisor.reopen()
+	}
+}
+
+// restore gives the schedulers an entity from its committed records.
+func (d *device) restore(r *entityRecord) {
+	rec := core.EntityRecord{Spec: r.spec, State: r.state}
+	r.fed = 0
+	for _, j := range r.jobs {
+		rec.Jobs = append(rec.Jobs, core.JobRecord{Spec: j.spec, State: j.state})
+		if j.state.Phase != core.JobHeld && r.fed == len(rec.Jobs)-1 {
+			r.fed++
+		}
+	}
+	if err := d.step(&sched.Event{Kind: sched.EventRestore, Record: &rec}); err != nil {
+		d.log.Error("entity not restored", "entity", r.spec.Name, "error", err)
+		return
+	}
+	d.feed(r)
+}
+
+// tell has f carried out, again after a failed commit, until what it decides is
+// on record. It returns without that when the loop has ended.
+func (d *device) tell(f func()) {
+	for {
+		told := make(chan error, 1)
+		if !d.do(func() {
+			f()
+			d.whenCommitted(func(err error) { told <- err })
+		}) {
+			return
+		}
+		select {
+		case err := <-told:
+			if err == nil {
+				return
+			}
+		case <-d.stopped:
+			return
+		}
+	}
+}
