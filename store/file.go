@@ -20,6 +20,12 @@ import (
 // not waste a quarter of the space of a chunk.
 const pageSize = 4096
 
+// lockTries and lockPause bound the wait for a lock whose holder is dead: 2 s.
+const (
+	lockTries = 100
+	lockPause = 20 * time.Millisecond
+)
+
 // damagedMax bounds how many damaged copies of one file are kept.
 const damagedMax = 1000
 
@@ -29,14 +35,12 @@ func takeLock(dir, start string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := lock(f); err != nil {
 		defer func() { _ = f.Close() }()
 		if !errors.Is(err, syscall.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
 		}
-		holder := make([]byte, 256)
-		n, _ := f.ReadAt(holder, 0)
-		who := strings.TrimSpace(string(holder[:n]))
+		who := holder(f)
 		if who == "" {
 			who = "a process that is just starting"
 		}
@@ -51,6 +55,30 @@ func takeLock(dir, start string) (*os.File, error) {
 		return nil, fmt.Errorf("lock data directory %s: %w", dir, err)
 	}
 	return f, nil
+}
+
+// lock takes the lock of f. While the holder on record is dead it is tried again,
+// up to lockTries times: a child that the holder was starting when it was killed
+// has the lock until it becomes another program.
+func lock(f *os.File) error {
+	for tries := 1; ; tries++ {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) || tries == lockTries {
+			return err
+		}
+		var pid int
+		if n, _ := fmt.Sscanf(holder(f), "pid %d,", &pid); n != 1 || !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			return err
+		}
+		<-time.After(lockPause)
+	}
+}
+
+// holder returns what the process that has the lock wrote about itself.
+func holder(f *os.File) string {
+	text := make([]byte, 256)
+	n, _ := f.ReadAt(text, 0)
+	return strings.TrimSpace(string(text[:n]))
 }
 
 // guarded runs f, which calls only bbolt and decoders, and turns a panic over a

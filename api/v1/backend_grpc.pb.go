@@ -8,33 +8,48 @@
 // 64 bits; str and blob are a uvarint length followed by the bytes, str in UTF-8;
 // digests are the 32 bytes of SHA-256; durations are nanoseconds.
 //
+// Jobs and events in a row are much alike, so the first byte of each item has its
+// kind in the low four bits, and flags above them that refer to items before it
+// in the same batch. A reference to what is not there is an error.
+//
 // A batch of commands is: uvarint count (it may be padded), then that many
 // commands, then nothing.
 //
-//   command  = kind:byte entity:uvarint epoch:uvarint seq:uvarint, then by kind
+//   command  = head:byte [entity:uvarint epoch:uvarint seq:uvarint], then by kind
 //   1 create = generation:uvarint spec:blob            spec is an EntitySpec message
-//   2 run    = job:uvarint first:uvarint executed:uvarint jobspec
+//   2 run    = [job:uvarint seq:uvarint] [first:uvarint executed:uvarint] name:str [jobspec]
 //   3 cancel = job:uvarint
 //   4 message= kind:uvarint properties payload:blob
 //   5 destroy= nothing
-//   jobspec  = seq:uvarint name:str
-//              kernels:blob  (uvarint count, then format:str digest each, sorted by format)
+//   jobspec  = kernels:blob  (uvarint count, then format:str digest each, sorted by format)
 //              entry:str grid:3*uvarint group:3*uvarint
 //              args:blob     (uvarint count, then kind:byte and str for buffers, uvarint bits for scalars)
 //              after:uvarint count and as many uvarint
 //              timeout:uvarint credits:uvarint flush:byte
 //   properties = priority:byte checkpoint:uvarint
 //
+// Flags of a command: 0x10 entity and epoch are those of the command before, seq
+// is one higher, the three are left out. Only of a run: 0x20 the jobspec is that
+// of the last run before it and is left out; 0x40 job and seq of the job are one
+// higher than those of the last run before it and are left out; 0x80 first and
+// executed are 0 and are left out.
+//
 // Argument kinds: 1 buffer, 2 u32, 3 i32, 4 f32, 5 u64, 6 i64, 7 f64.
 // Priorities: 0 none, 1 low, 2 normal, 3 high.
 //
-// A batch of events is: uvarint count, then that many events, then nothing.
+// A batch of events is: uvarint count (it may be padded), then the number of the
+// first event as uvarint (the others follow it without a gap; 0 for a batch of
+// progress), then that many events, then nothing.
 //
-//   event = kind:byte present:uvarint seq:uvarint entity:uvarint epoch:uvarint,
+//   event = head:byte present:uvarint [entity:uvarint epoch:uvarint],
 //           then each of these whose bit is set in present, in this order:
 //           0 command:uvarint  1 job:uvarint  2 done:uvarint  3 executed:uvarint
 //           4 executed time:uvarint  5 cost:uvarint  6 guilty (no bytes)
 //           7 cause:byte  8 error:str  9 reply:blob
+//
+// Flags of an event: 0x10 entity and epoch are those of the event before and are
+// left out; 0x20 the job is that of the event before, 0x40 it is one higher, and
+// its uvarint is left out although its bit is set.
 //
 // Kinds: 1 applied, 2 refused, 3 started, 4 completed, 5 cancelled,
 // 6 message done, 7 destroyed, 8 entity lost, 9 device health, 10 progress.

@@ -32,10 +32,9 @@ type observed struct {
 	usage    map[string]string
 	// lost sums up what lay between the last image and each death of a plugin.
 	lost uint64
-	// lostBefore and ranBefore are what was lost and what the engines had run when
-	// the entity last began from its first image.
-	lostBefore, ranBefore uint64
-	err                   error
+	// lostBefore is what was lost when the entity last began from its first image.
+	lostBefore uint64
+	err        error
 }
 
 // logLine is what is read of a line of the log.
@@ -91,7 +90,7 @@ func (o *observed) line(tr *trial, text string) {
 func (o *observed) begin() {
 	o.images, o.recorded, o.restored = map[core.Generation]uint64{1: 0}, 1, 0
 	o.done = map[core.JobID]bool{}
-	o.lostBefore, o.ranBefore = o.lost, o.ranByAll()
+	o.lostBefore = o.lost
 }
 
 // keepUsage links the counters of an instance. The plugin makes the file when it
@@ -153,28 +152,42 @@ func (o *observed) died() {
 	o.restored = image
 }
 
-// ran sums up what the engine of an instance ran.
+// ran sums up what the engine of an instance ran for the jobs of the last run.
+// Those of a run before it, which the same instance may have served, have
+// identifiers of an earlier round.
 func (o *observed) ran(instance string) (uint64, error) {
 	counts, err := usage.Read(o.usage[instance])
 	if err != nil {
 		return 0, err
 	}
+	var round core.JobID
+	jobs := core.JobID(len(trialJobs) - 1)
+	for key := range counts {
+		round = max(round, (key.Job-1)/jobs)
+	}
 	var sum uint64
-	for _, n := range counts {
-		sum += n
+	for key, n := range counts {
+		if (key.Job-1)/jobs == round {
+			sum += n
+		}
 	}
 	return sum, nil
 }
 
-// ranByAll sums up what the engines of all instances ran.
-func (o *observed) ranByAll() uint64 {
+// ranByAll sums up what the engines of all instances ran for the jobs from
+// first on.
+func (o *observed) ranByAll(first core.JobID) uint64 {
 	var sum uint64
 	for instance := range o.usage {
-		n, err := o.ran(instance)
+		counts, err := usage.Read(o.usage[instance])
 		if err != nil {
 			o.err = err
 		}
-		sum += n
+		for key, n := range counts {
+			if key.Job >= first {
+				sum += n
+			}
+		}
 	}
 	return sum
 }

@@ -67,8 +67,6 @@ type Arbiter struct {
 	quiet bool
 	// seq numbers entries into lines and into idleness.
 	seq uint64
-	// round numbers the Picks.
-	round uint64
 	// now is the latest time seen.
 	now core.Instant
 
@@ -90,11 +88,9 @@ type entity struct {
 	slot int
 	// seq is when it joined the line or became idle.
 	seq uint64
-	// since, used and granted are when its turn began, the GPU time used in
-	// it, and the Pick that granted it.
-	since   core.Instant
-	used    time.Duration
-	granted uint64
+	// since and used are when its turn began and the GPU time used in it.
+	since core.Instant
+	used  time.Duration
 	// cost is what moving it costs, smoothed.
 	cost time.Duration
 }

@@ -11,7 +11,6 @@ import "github.com/gpuwm/gpuwm/core"
 // if nothing was charged and MinRun has not passed.
 func (a *Arbiter) Pick(now core.Instant, held, want []core.EntityID) []core.EntityID {
 	a.now = max(a.now, now)
-	a.round++
 	a.adopt(held)
 	a.fill()
 	a.rejoin()
@@ -106,11 +105,12 @@ func (a *Arbiter) preempt() {
 }
 
 // victim returns the slot of the holder that gives way to e: of those that must,
-// the one with most virtual time. barred says that one would, but e does not fit its slot.
+// the one with most virtual time. Who got its slot in this Pick is not among them, as
+// it came before e. barred says that one would, but e does not fit its slot.
 func (a *Arbiter) victim(e *entity) (slot int, barred bool) {
 	slot = nowhere
 	for s, h := range a.seats {
-		if h == nil || !h.runnable || h.granted == a.round || a.now.Sub(h.since) < a.config.MinRun {
+		if h == nil || !h.runnable || a.now.Sub(h.since) < a.config.MinRun {
 			continue
 		}
 		lead, turn := h.v.over(e.v), a.turn(h)
@@ -220,7 +220,7 @@ func (a *Arbiter) vacate(slot int) {
 // not owed what e gets here.
 func (a *Arbiter) seat(e *entity, slot int) {
 	a.seats[slot] = e
-	e.slot, e.since, e.used, e.granted = slot, a.now, 0, a.round
+	e.slot, e.since, e.used = slot, a.now, 0
 	for _, x := range a.aside {
 		if x.v.over(e.v) < 0 && !a.fits(slot, x) {
 			x.v = e.v
