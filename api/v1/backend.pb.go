@@ -12,7 +12,7 @@
 // kind in the low four bits, and flags above them that refer to items before it
 // in the same batch. A reference to what is not there is an error.
 //
-// A batch of commands is: uvarint count (it may be padded), then that many
+// A batch of commands is: uvarint count (1 to 256, may be padded), then that many
 // commands, then nothing.
 //
 //   command  = head:byte [entity:uvarint epoch:uvarint seq:uvarint], then by kind
@@ -37,7 +37,7 @@
 // Argument kinds: 1 buffer, 2 u32, 3 i32, 4 f32, 5 u64, 6 i64, 7 f64.
 // Priorities: 0 none, 1 low, 2 normal, 3 high.
 //
-// A batch of events is: uvarint count (it may be padded), then the number of the
+// A batch of events is: uvarint count (1 to 256, may be padded), then the number of the
 // first event as uvarint (the others follow it without a gap; 0 for a batch of
 // progress), then that many events, then nothing.
 //

@@ -116,6 +116,15 @@ func (r *reader) count(what string, limit int) int {
 	return int(n)
 }
 
+// items reads the count of a batch, which has at least one item.
+func (r *reader) items(what string) int {
+	n := r.count(what, BatchCount)
+	if n == 0 {
+		r.fail(what)
+	}
+	return n
+}
+
 // end reports the first error, or that bytes are left over.
 func (r *reader) end(what string) error {
 	if r.err == nil && len(r.b) != 0 {

@@ -33,7 +33,7 @@ type CommandDecoder struct {
 // Decode unpacks a batch behind out. The commands keep nothing of b.
 func (d *CommandDecoder) Decode(b []byte, out []core.Command) ([]core.Command, error) {
 	r := reader{b: b}
-	n := r.count("count of commands", BatchCount)
+	n := r.items("count of commands")
 	begin := len(out)
 	out = extend(out, n)
 	d.names, d.ends = d.names[:0], d.ends[:0]

@@ -162,7 +162,7 @@ func presence(e *core.BackendEvent) (present uint64) {
 // a batch of progress samples. The events keep nothing of b.
 func DecodeEvents(b []byte, progress bool, out []core.BackendEvent) ([]core.BackendEvent, error) {
 	r := reader{b: b}
-	n := r.count("count of events", BatchCount)
+	n := r.items("count of events")
 	first := core.EventSeq(r.uvarint("number of the first event"))
 	if (first == 0) != progress || first > math.MaxUint64-BatchCount {
 		r.fail("number of the first event")
