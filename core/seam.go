@@ -29,7 +29,10 @@ const (
 	MessageSuspend       MessageKind = 1
 	MessageResume        MessageKind = 2
 	MessageSetProperties MessageKind = 3
-	MessageBackend       MessageKind = 1024
+	// MessageBarrier asks the backend for nothing: its answer says that every
+	// command before it was carried out.
+	MessageBarrier MessageKind = 4
+	MessageBackend MessageKind = 1024
 )
 
 // Command is one request to a backend. It is idempotent under (Entity, Epoch, Seq).
@@ -73,7 +76,8 @@ const (
 	EventCancelled
 	// EventMessageDone: a message took effect; suspend: the entity is off the hardware.
 	EventMessageDone
-	// EventDestroyed: nothing of the entity can happen any more in this epoch.
+	// EventDestroyed: nothing of the entity can happen any more in this epoch. Job
+	// names the job that was executing, if any, with its last usage.
 	EventDestroyed
 	// EventEntityLost: the entity's state on the device is gone. Guilty says whether
 	// it is to blame, Job which job then.

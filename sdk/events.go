@@ -230,6 +230,17 @@ func (l *eventLog) silence(r *reporter) {
 	l.track(r, &core.BackendEvent{Kind: core.EventDestroyed})
 }
 
+// executing returns the oldest job of r that has started and not ended, 0 when
+// there is none.
+func (l *eventLog) executing(r *reporter) core.JobID {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r == nil || len(r.started) == 0 {
+		return 0
+	}
+	return r.started[0]
+}
+
 // running lists the entities with started jobs.
 func (l *eventLog) running(out []core.EntityID) []core.EntityID {
 	l.mu.Lock()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/core/crash"
+	"github.com/gpuwm/gpuwm/core/usage"
 	"github.com/gpuwm/gpuwm/sdk/internal/wire"
 )
 
@@ -219,6 +220,8 @@ func (l *lane) execMessage(c *core.Command, received time.Time) {
 	case core.MessageResume:
 		l.suspended = false
 		err = l.d.call("resume", controlBound, l.entity.Resume)
+	case core.MessageBarrier:
+		// Every command before it was carried out: there is nothing to do.
 	case core.MessageSetProperties:
 		err = l.d.call("set properties", controlBound, func(ctx context.Context) error {
 			return l.entity.SetProperties(ctx, c.Properties)
@@ -299,8 +302,9 @@ func (l *lane) execDestroy(c *core.Command) {
 		return
 	}
 	report := l.report
+	done := core.BackendEvent{Kind: core.EventDestroyed, Entity: l.id, Epoch: c.Epoch, Command: c.Seq}
 	if l.entity != nil {
-		if err := l.remove(); err != nil {
+		if err := l.removeAt(&done); err != nil {
 			return
 		}
 	}
@@ -310,7 +314,35 @@ func (l *lane) execDestroy(c *core.Command) {
 	if report != nil {
 		l.d.events.silence(report)
 	}
-	l.d.events.append(nil, &core.BackendEvent{Kind: core.EventDestroyed, Entity: l.id, Epoch: c.Epoch, Command: c.Seq})
+	l.d.events.append(nil, &done)
+}
+
+// removeAt removes the entity and notes in done how far the job that was executing
+// came: samples are not kept, and this is the last word. The engine's own
+// count, where there is one, also has what ran after the last sample.
+func (l *lane) removeAt(done *core.BackendEvent) error {
+	job, epoch := l.d.events.executing(l.report), l.live
+	if job != 0 {
+		_ = l.d.guard("progress", func() error {
+			for _, u := range l.entity.Progress() {
+				if u.Job == job {
+					done.Job, done.Done, done.Executed, done.ExecutedTime = job, u.Done, u.Executed, u.ExecutedTime
+				}
+			}
+			return nil
+		})
+	}
+	if err := l.remove(); err != nil || job == 0 || UsageFile() == "" {
+		return err
+	}
+	counts, err := usage.Read(UsageFile())
+	if err != nil {
+		l.d.log.Warn("usage not read", "entity", l.id, "error", err)
+		return nil
+	}
+	done.Job = job
+	done.Executed = max(done.Executed, counts[usage.Key{Job: job, Epoch: epoch}])
+	return nil
 }
 
 // remove destroys the entity on the device. When that fails nobody knows what

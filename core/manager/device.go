@@ -52,6 +52,8 @@ type device struct {
 	// hungry are entities to feed once the outbox is quiet.
 	hungry    []*entityRecord
 	releasing bool
+	// sending are commands that leave together, once the outbox is quiet.
+	sending []core.Command
 }
 
 // entityRecord is what is committed of an entity.
@@ -160,6 +162,7 @@ func (d *device) release() {
 	defer func() { d.releasing = false }()
 	for {
 		d.outbox.Release((*deviceSink)(d))
+		d.send()
 		if len(d.hungry) == 0 {
 			return
 		}
@@ -174,6 +177,19 @@ func (d *device) release() {
 // deviceSink is where the outbox of a device lets things out.
 type deviceSink device
 
+// send passes on the commands that the outbox let out.
+func (d *device) send() {
+	if len(d.sending) == 0 {
+		return
+	}
+	if d.link != nil {
+		d.link.Send(d.sending)
+		crash.Point("manager.command.after")
+	}
+	clear(d.sending)
+	d.sending = d.sending[:0]
+}
+
 // Command sends a command, and starts what has to be uploaded for it.
 func (s *deviceSink) Command(c *core.Command) {
 	d := (*device)(s)
@@ -187,8 +203,7 @@ func (s *deviceSink) Command(c *core.Command) {
 	case core.CommandRun:
 		d.uploadKernel(c)
 	}
-	d.link.Send([]core.Command{*c})
-	crash.Point("manager.command.after")
+	d.sending = append(d.sending, *c)
 }
 
 // Effect carries out what the schedulers ask of the manager.

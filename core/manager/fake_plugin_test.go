@@ -111,6 +111,8 @@ func (l launcherView) Usage(rec core.InstanceRecord) (map[core.UsageKey]uint64, 
 
 func (l launcherView) Discard(core.InstanceRecord) error { return nil }
 
+func (l launcherView) Sweep(func(string) bool) error { return nil }
+
 // process is one plugin process: a scripted backend on virtual time.
 type process struct {
 	*machine

@@ -100,7 +100,7 @@ func (d *device) putImage(ctx context.Context, instance Instance, c core.Command
 func (d *device) badImage(c core.Command, err error) {
 	_ = d.step(&sched.Event{
 		Kind: sched.EventGoal, Entity: c.Entity, Goal: core.GoalSuspend,
-		Cause: core.CauseImage, Error: err.Error(),
+		Cause: core.CauseImage, Error: sentence("%v", err),
 	})
 }
 
@@ -184,7 +184,7 @@ func (d *device) save(f sched.Effect) {
 				d.log.Warn("image not saved", "entity", r.spec.Name, "image", f.Generation, "error", err)
 				_ = d.step(&sched.Event{
 					Kind: sched.EventSaveFailed, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation,
-					Cause: core.CauseImage, Error: err.Error(),
+					Cause: core.CauseImage, Error: sentence("%v", err),
 				})
 				return
 			}

@@ -1,9 +1,19 @@
 package manager
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/core/sched"
 )
+
+// sentence formats what users read as one line, whatever errors bring along.
+func sentence(format string, args ...any) string {
+	return strings.Join(strings.FieldsFunc(fmt.Sprintf(format, args...), func(r rune) bool {
+		return r == '\n' || r == '\r' || r == '\t'
+	}), " ")
+}
 
 // logNotice is the one place that turns the schedulers' notices into log lines.
 func (d *device) logNotice(n *sched.Notice) {

@@ -87,6 +87,13 @@ func (m *Manager) Start(ctx context.Context, hold func(*core.EntityRecord) bool)
 	if err := m.config.Images.Sweep(func(id core.EntityID) bool { return known[id] }); err != nil {
 		return fmt.Errorf("sweep images: %w", err)
 	}
+	instances := make(map[string]bool, len(snap.Instances))
+	for i := range snap.Instances {
+		instances[snap.Instances[i].Instance] = true
+	}
+	if err := m.config.Launcher.Sweep(func(name string) bool { return instances[name] }); err != nil {
+		return err
+	}
 	m.mu.session, m.mu.entity, m.mu.job = snap.Session, snap.NextEntity, snap.NextJob
 	m.learn(snap.Entities)
 	m.makeDevices(snap.Entities)

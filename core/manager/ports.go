@@ -73,6 +73,9 @@ type Launcher interface {
 	// Usage reads, after the end, how many workgroups the engine of the instance
 	// ran, by job and epoch, and may be called while it runs.
 	Usage(record core.InstanceRecord) (map[core.UsageKey]uint64, error)
+	// Sweep removes what crashes left of instances that were never on record;
+	// called at start.
+	Sweep(keep func(instance string) bool) error
 	// Discard removes what is left of an ended instance on disk.
 	Discard(record core.InstanceRecord) error
 }

@@ -127,7 +127,7 @@ func (s *supervisor) breaker(cause error) bool {
 		return false
 	}
 	s.crashes = nil
-	why := fmt.Sprintf("plugin %s ended %d times within %s, last: %v", s.backend, crashesMax, crashWindow, cause)
+	why := sentence("plugin %s ended %d times within %s, last: %v", s.backend, crashesMax, crashWindow, cause)
 	s.log.Error("crash loop broken", "error", why)
 	for _, d := range s.devices {
 		d.tell(func() { d.suspendAll(core.CauseDevice, why) })

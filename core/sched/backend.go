@@ -27,6 +27,9 @@ func (c *Core) backend(ev *core.BackendEvent) {
 		c.messageDone(e, ev)
 	case core.EventDestroyed:
 		if e.state.Residency == core.Leaving {
+			if j := e.find(ev.Job); j != nil && j.state.Run != 0 {
+				e.usage(j, ev)
+			}
 			c.away(e, nil)
 		}
 	case core.EventRefused:

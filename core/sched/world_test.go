@@ -318,6 +318,9 @@ func (w *world) carryOut(d *onDevice, c core.Command) {
 	case core.CommandDestroy:
 		delete(w.instance.entities, c.Entity)
 		done.Kind = core.EventDestroyed
+		if len(d.ring) > 0 {
+			done.Job, done.Done, done.Executed = d.ring[0].spec.ID, d.mem[d.ring[0].spec.ID], d.ring[0].ran
+		}
 		w.report(done)
 	}
 }

@@ -18,11 +18,16 @@ import (
 // End ends the process on record and everything it started, and returns when
 // they are verifiably gone: first by request, then by SIGTERM, then by SIGKILL,
 // within the launcher's bounds. When ctx ends it goes on to SIGKILL at once. A
-// record of a process that never started, or is gone, is no error.
+// record of a process that never started, or is gone, is no error; nor is one
+// that came with a copy of another data directory, whose process is left alone.
 func (l *Launcher) End(ctx context.Context, record core.InstanceRecord) error {
 	crash.Point("host.end.before")
 	if record.Instance == "" {
 		return fmt.Errorf("end an instance without a name: %w", core.ErrInvalid)
+	}
+	if l.foreign(record) {
+		l.log.Warn("instance belongs to another data directory", "instance", record.Instance)
+		return nil
 	}
 	if record.Process.PID != 0 {
 		p, err := openProcess(record)

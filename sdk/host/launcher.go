@@ -200,6 +200,9 @@ func (l *Launcher) Adopt(ctx context.Context, record core.InstanceRecord) (*Inst
 	if record.Process.PID == 0 || record.Address == "" {
 		return nil, fmt.Errorf("adopt instance %s: its start was not recorded: %w", record.Instance, core.ErrInvalid)
 	}
+	if l.foreign(record) {
+		return nil, fmt.Errorf("adopt instance %s: it belongs to another data directory: %w", record.Instance, core.ErrGone)
+	}
 	p, err := openProcess(record)
 	if err != nil {
 		return nil, fmt.Errorf("adopt instance %s: %w", record.Instance, err)
@@ -239,12 +242,52 @@ func (l *Launcher) Discard(record core.InstanceRecord) error {
 	return nil
 }
 
+// Sweep removes what crashes left of instances that keep does not know: a
+// directory is made before its instance is on record, and no process before that.
+func (l *Launcher) Sweep(keep func(instance string) bool) error {
+	entries, err := os.ReadDir(l.config.Dir)
+	if err != nil {
+		return fmt.Errorf("sweep instances: %w", err)
+	}
+	for _, entry := range entries {
+		rec := core.InstanceRecord{Instance: entry.Name(), Directory: filepath.Join(l.config.Dir, entry.Name())}
+		if keep(rec.Instance) || l.owns(rec) != nil {
+			continue
+		}
+		if err := l.Discard(rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// foreign says whether the record came with a copy of another data directory,
+// which its process still serves.
+func (l *Launcher) foreign(record core.InstanceRecord) bool {
+	return record.Directory != "" && !l.holds(record.Directory)
+}
+
+// holds says whether dir stands, or would stand, in the launcher's directory,
+// whatever path leads there.
+func (l *Launcher) holds(dir string) bool {
+	parent := filepath.Dir(dir)
+	if parent == l.config.Dir {
+		return true
+	}
+	theirs, err := os.Stat(parent)
+	if err != nil {
+		return false
+	}
+	ours, err := os.Stat(l.config.Dir)
+	return err == nil && os.SameFile(theirs, ours)
+}
+
 // owns says whether the record's directory is one that Prepare made here, so
 // that a damaged record cannot make us read or remove something else.
 func (l *Launcher) owns(record core.InstanceRecord) error {
 	name, err := hex.DecodeString(record.Instance)
 	if err != nil || len(name) != nameBytes || filepath.Base(record.Directory) != record.Instance ||
-		filepath.Dir(record.Directory) != l.config.Dir {
+		!l.holds(record.Directory) {
 		return fmt.Errorf("directory %s of instance %q is not in %s: %w",
 			record.Directory, record.Instance, l.config.Dir, core.ErrInvalid)
 	}
