@@ -29,7 +29,10 @@ const (
 	MessageSuspend       MessageKind = 1
 	MessageResume        MessageKind = 2
 	MessageSetProperties MessageKind = 3
-	MessageBackend       MessageKind = 1024
+	// MessageBarrier asks the backend for nothing: its answer says that every
+	// command before it was carried out.
+	MessageBarrier MessageKind = 4
+	MessageBackend MessageKind = 1024
 )
 
 // Command is one request to a backend. It is idempotent under (Entity, Epoch, Seq).

@@ -43,10 +43,14 @@ func (c *Core) messageDone(e *entity, ev *core.BackendEvent) {
 	case ev.Command == e.state.PropertiesPending && ev.Command != 0:
 		e.state.PropertiesPending = 0
 		c.record(e)
+	case ev.Command == e.haltSeq && ev.Command != 0:
+		c.haltReached(e)
+	case c.replied(e, ev):
 	case ev.Command != e.state.Pending || ev.Command == 0:
 	case e.state.Residency == core.Suspending:
 		e.answered()
-		c.move(e, core.Saving)
+		e.silentBy = 0
+		c.move(e, core.Suspended)
 	case e.state.Residency == core.Resuming:
 		c.resident(e)
 	}
@@ -61,14 +65,18 @@ func (c *Core) jobReport(e *entity, ev *core.BackendEvent) {
 		e.usage(j, ev) // what ran counts, what became of it is decided
 		return
 	}
+	c.hear(e)
 	switch ev.Kind {
 	case core.EventStarted:
+		j.executes = true
+		c.hear(e)
 		if j.state.Started == 0 {
 			j.state.Started = c.now
 			c.recordJob(j)
 		}
 		return
 	case core.EventProgress:
+		j.executes = true
 		e.usage(j, ev)
 		if j.overtime(e.spec.Mode) {
 			c.stop(e, j, core.CauseTimeout, timeoutText(j))
@@ -82,6 +90,7 @@ func (c *Core) jobReport(e *entity, ev *core.BackendEvent) {
 		return
 	}
 	e.usage(j, ev)
+	j.executes = false
 	j.endEpoch(0)
 	e.credits -= j.spec.Credits
 	e.losses = 0
@@ -102,8 +111,9 @@ func (c *Core) refused(e *entity, ev *core.BackendEvent) {
 			c.restart("replay of job " + j.spec.Name + " refused: " + ev.Error)
 			return
 		}
-		c.finish(e, j, core.JobFailed, orRefused(ev.Cause), ev.Error)
-		c.failed(e, j, true)
+		j.executes = false
+		c.phase(e, j, core.JobQueued) // it never entered the ring
+		c.stop(e, j, orRefused(ev.Cause), ev.Error)
 		return
 	}
 	switch {
@@ -111,11 +121,14 @@ func (c *Core) refused(e *entity, ev *core.BackendEvent) {
 		e.state.PropertiesPending = 0
 		c.record(e)
 		c.illegal(e, "properties refused: "+ev.Error)
+	case ev.Command == e.haltSeq && ev.Command != 0:
+		c.haltReached(e) // whatever it thinks of barriers, it got there
+	case c.replied(e, ev):
 	case ev.Command != e.state.Pending || ev.Command == 0:
 	case e.state.Residency == core.Creating:
 		e.answered()
 		c.setback(e, orRefused(ev.Cause), "create refused: "+ev.Error)
-		c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
+		c.askDestroy(e)
 	default:
 		c.restart(string(e.state.Residency) + " of entity " + e.spec.Name + " refused: " + ev.Error)
 	}
@@ -157,7 +170,7 @@ func (c *Core) lost(e *entity, ev *core.BackendEvent) {
 		c.setback(e, core.CauseDevice, ev.Error)
 	}
 	e.state.Saving = 0
-	c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
+	c.askDestroy(e)
 }
 
 func (c *Core) blame(e *entity, ev *core.BackendEvent) {

@@ -47,6 +47,7 @@ func (c *Core) restore(r *core.EntityRecord) error {
 			c.signal(core.Fence{Timeline: spec.ID, Seq: rec.Spec.Seq}, failure)
 		}
 	}
+	c.joinAll(e)
 	c.touch(e)
 	return nil
 }
@@ -60,6 +61,9 @@ func (c *Core) restoreJob(e *entity, rec core.JobRecord) {
 	e.mark(j)
 	if e.first == len(e.jobs)-1 && j.final() {
 		e.first++
+	}
+	if j.state.Phase == core.JobQueued && j.spec.QueueTimeout > 0 && j.state.Epoch == 0 {
+		c.queueDeadline(e, j)
 	}
 	if e.state.Residency == core.Away {
 		return
@@ -147,6 +151,13 @@ func (c *Core) resend(e *entity, held core.CommandSeq) {
 			Kind: core.CommandMessage, Message: core.MessageSetProperties, Properties: e.spec.Properties,
 		})
 	}
+	if len(e.messages) > 0 && e.messages[0].seq != 0 {
+		m := e.messages[0]
+		add(m.seq, core.Command{Kind: core.CommandMessage, Message: m.kind, Payload: m.payload})
+	}
+	if e.haltSeq != 0 {
+		add(e.haltSeq, core.Command{Kind: core.CommandMessage, Message: core.MessageBarrier})
+	}
 	for _, j := range e.jobs {
 		if j.state.Run != 0 {
 			add(j.state.Run, j.runCommand())
@@ -158,6 +169,7 @@ func (c *Core) resend(e *entity, held core.CommandSeq) {
 	}
 	e.state.Commands = max(e.state.Commands, held)
 	e.since = c.now
+	c.hear(e)
 	slices.SortFunc(cmds, func(a, b core.Command) int { return cmp.Compare(a.Seq, b.Seq) })
 	c.out.Commands = append(c.out.Commands, cmds...)
 	if e.state.Saving != 0 && !e.asked {

@@ -47,7 +47,14 @@ func (c *Core) arm(e *entity) {
 	}
 	earliest(e.answerBy)
 	earliest(e.retryAt)
-	earliest(c.imageDue(e))
+	earliest(e.queueBy)
+	earliest(e.silentBy)
+	if e.state.Residency == core.Resident {
+		earliest(c.imageDue(e))
+		if c.up && e.wantsOff(c) {
+			earliest(e.since.Add(c.config.MinRun))
+		}
+	}
 	if due == e.due {
 		return
 	}
@@ -67,12 +74,16 @@ func (c *Core) tick() {
 		e.due = 0
 		if e.answerBy != 0 && e.answerBy <= c.now {
 			e.answerBy = 0
-			c.restart("no answer from the backend in " + c.config.Answer.String() +
-				" while entity " + e.spec.Name + " was " + string(e.state.Residency))
+			if e.state.Residency == core.Suspending {
+				c.latePreemption(e)
+			}
+			c.restart("no answer from the backend in time while entity " + e.spec.Name + " was " + string(e.state.Residency))
 		}
 		if e.retryAt != 0 && e.retryAt <= c.now {
 			e.retryAt = 0
 		}
+		c.queueOverdue(e)
+		c.silent(e)
 		c.touch(e)
 	}
 }
