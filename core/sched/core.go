@@ -259,7 +259,9 @@ func (c *Core) recordJob(j *job) {
 // command gives the command its place in the entity's order. The caller records
 // the sequence number where a restart will find it.
 func (c *Core) command(e *entity, cmd core.Command) core.CommandSeq {
-	e.state.Commands++
+	if !mutated("reuse-number") || e.state.Commands == 0 {
+		e.state.Commands++
+	}
 	cmd.Entity, cmd.Epoch, cmd.Seq = e.spec.ID, e.state.Epoch, e.state.Commands
 	c.out.Commands = append(c.out.Commands, cmd)
 	return cmd.Seq

@@ -21,6 +21,9 @@ func (c *Core) admitDependency(e *entity, spec *core.JobSpec, d core.Dependency,
 	default:
 		return fmt.Errorf("fence %s: policy %q: %w", f, d.OnFailure, core.ErrInvalid)
 	}
+	if f.Timeline == 0 || f.Seq == 0 {
+		return fmt.Errorf("fence %s names no job: %w", f, core.ErrInvalid)
+	}
 	if f.Timeline == spec.Entity {
 		if f.Seq >= spec.Seq {
 			return fmt.Errorf("fence %s is not of an earlier job: %w", f, core.ErrCycle)
@@ -58,6 +61,9 @@ func (c *Core) await(e *entity, j *job) {
 
 // unmet applies what the failure of a dependency means.
 func (c *Core) unmet(e *entity, j *job, policy core.DependencyPolicy, failure string) {
+	if mutated("run-after-failed-dependency") {
+		return
+	}
 	switch policy {
 	case core.DependencyIgnore:
 	case core.DependencyCancel:
@@ -99,6 +105,9 @@ func (c *Core) signal(f core.Fence, failure string) {
 	}
 	delete(c.waiters, f)
 	for _, w := range waiting {
+		if mutated("forget-waiter") {
+			continue
+		}
 		w.job.waits--
 		c.touch(w.job.entity)
 		if failure != "" {
@@ -107,9 +116,9 @@ func (c *Core) signal(f core.Fence, failure string) {
 	}
 }
 
-// foreignSignal takes the outcome of another device's job.
+// foreignSignal takes the outcome of another device's job; the first one counts.
 func (c *Core) foreignSignal(f core.Fence, failure string) {
-	if c.entities[f.Timeline] != nil {
+	if _, again := c.signals[f]; again || c.entities[f.Timeline] != nil {
 		return
 	}
 	c.signals[f] = failure

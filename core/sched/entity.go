@@ -34,6 +34,8 @@ type entity struct {
 	// answerBy bounds the pending command, retryAt the pause before a new
 	// attempt, due is what the timer is set to.
 	answerBy, retryAt, due core.Instant
+	// replyBy bounds the oldest message under way that changes no residency.
+	replyBy core.Instant
 	// queueBy is the earliest queue-wait deadline; silentBy bounds the silence
 	// of the job that executes, heard is when it was last heard of.
 	queueBy, silentBy, heard core.Instant
@@ -77,7 +79,14 @@ func (c *Core) askSuspend(e *entity) {
 	c.ask(e, core.Suspending, core.Command{Kind: core.CommandMessage, Message: core.MessageSuspend})
 }
 
+// askDestroy has the entity leave. While it is stopped no command may follow the
+// barrier, so that its destroy waits for the start.
 func (c *Core) askDestroy(e *entity) {
+	if e.halt != haltNone {
+		e.answered()
+		c.move(e, core.Leaving)
+		return
+	}
 	c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
 }
 
@@ -108,6 +117,12 @@ func (c *Core) advance(e *entity) {
 		c.advanceResident(e)
 	case core.Suspended:
 		c.advanceSuspended(e)
+	case core.Leaving:
+		if e.state.Pending == 0 { // it was stopped when it began to leave
+			e.state.Pending = c.command(e, core.Command{Kind: core.CommandDestroy})
+			e.answerBy = c.now.Add(c.config.Answer)
+			c.record(e)
+		}
 	}
 }
 
@@ -178,7 +193,7 @@ func (c *Core) advanceSuspended(e *entity) {
 		c.save(e)
 	case e.state.Goal != core.GoalRun:
 		c.askDestroy(e)
-	case len(e.waves) > 0:
+	case len(e.waves) > 0 && !mutated("resume-in-wave"):
 	default:
 		c.ask(e, core.Resuming, core.Command{Kind: core.CommandMessage, Message: core.MessageResume})
 	}
@@ -219,8 +234,8 @@ func (e *entity) changed() bool {
 func (c *Core) resident(e *entity) {
 	e.answered()
 	e.since, e.imaged = c.now, false
-	c.hear(e)
 	c.move(e, core.Resident)
+	c.hear(e)
 }
 
 // away ends the epoch: nothing of the entity is on an instance any more.
@@ -232,6 +247,9 @@ func (c *Core) away(e *entity, usage map[core.UsageKey]uint64) {
 		}
 		counted := uint64(0)
 		if j.state.Run != 0 { // otherwise its report was the last word
+			if mutated("forget-usage") {
+				usage = nil
+			}
 			counted = usage[core.UsageKey{Job: j.spec.ID, Epoch: e.state.Epoch}]
 		}
 		j.endEpoch(counted)
@@ -244,9 +262,10 @@ func (c *Core) away(e *entity, usage map[core.UsageKey]uint64) {
 	e.next, e.credits, e.barrier, e.work = 0, 0, 0, 0
 	e.answered()
 	e.silentBy, e.imaged = 0, false
+	e.haltSeq = 0 // the barrier's answer is gone with the instance; away, none is needed
 	c.messagesAway(e)
 	e.asked = false
-	e.state.Saving, e.state.PropertiesPending, e.propertiesAgain = 0, 0, false
+	e.state.Saving, e.state.PropertiesPending, e.propertiesAgain, e.replyBy = 0, 0, false, 0
 	c.move(e, core.Away)
 }
 
@@ -304,6 +323,7 @@ func (c *Core) sendProperties(e *entity) {
 	e.state.PropertiesPending = c.command(e, core.Command{
 		Kind: core.CommandMessage, Message: core.MessageSetProperties, Properties: e.spec.Properties,
 	})
+	c.expectReply(e)
 	c.record(e)
 }
 
@@ -312,6 +332,7 @@ func (c *Core) forget(e *entity) error {
 	if e.state.Residency != core.Away {
 		return fmt.Errorf("entity %s is %s: %w", e.spec.Name, e.state.Residency, core.ErrBusy)
 	}
+	e.touched = true // for good: nothing looks at it any more
 	for _, j := range e.jobs {
 		c.unwait(j)
 	}

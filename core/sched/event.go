@@ -222,7 +222,9 @@ type Batch struct {
 }
 
 // Durable reports whether the batch has states to commit.
-func (b *Batch) Durable() bool { return len(b.Entities)+len(b.Jobs) > 0 }
+func (b *Batch) Durable() bool {
+	return len(b.Entities)+len(b.Jobs) > 0 && !mutated("act-before-commit")
+}
 
 func (b *Batch) reset(seq uint64) {
 	clear(b.Commands)

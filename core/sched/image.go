@@ -67,6 +67,11 @@ func (c *Core) saved(e *entity, ev *Event) {
 		c.savedJob(e, j, ev.OutputError)
 	}
 	c.settle(e, true)
+	for _, j := range e.jobs {
+		if j.state.Phase == core.JobDispatched && j.state.Stopping != "" && j.state.Run == 0 {
+			c.phase(e, j, core.JobQueued) // off for good; its outcome waits for those before it
+		}
+	}
 	c.cut(e)
 	c.out.Effects = append(c.out.Effects, Effect{Kind: EffectRetain, Entity: e.spec.ID, Generation: e.state.Generation})
 	if ev.OutputError != "" {

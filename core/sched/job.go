@@ -62,6 +62,9 @@ func (c *Core) finish(e *entity, j *job, outcome core.JobPhase, cause core.Cause
 	}
 	c.unwait(j)
 	c.phase(e, j, outcome)
+	if mutated("double-completion") {
+		c.out.Notices = append(c.out.Notices, c.out.Notices[len(c.out.Notices)-1])
+	}
 	for e.first < len(e.jobs) && e.jobs[e.first].final() {
 		e.first++
 	}
@@ -116,6 +119,8 @@ func (c *Core) settle(e *entity, off bool) {
 	for e.first < len(e.jobs) {
 		j := e.jobs[e.first]
 		switch {
+		case j.state.Stopping != "" && mutated("signal-before-off"):
+			c.stopped(e, j)
 		case j.state.Stopping != "" && j.state.Run == 0 && (j.state.Phase == core.JobQueued || off):
 			c.stopped(e, j)
 		case e.state.Banned && e.state.Residency == core.Away:
@@ -258,7 +263,11 @@ func (c *Core) dispatch(e *entity) {
 			continue
 		case !j.final() && (j.waits > 0 || j.state.Stopping != "" || e.barrier > 0 || e.messageBefore(j)):
 			return
-		case e.credits > 0 && e.credits+j.spec.Credits > c.config.Credits:
+		case e.credits > 0 && e.credits+j.spec.Credits > c.config.Credits && !mutated("overfill-ring"):
+			if mutated("overtake-big-job") {
+				e.next++
+				continue
+			}
 			return
 		}
 		e.next++
@@ -277,7 +286,7 @@ func (c *Core) dispatch(e *entity) {
 // replays reports whether a job with an outcome must run again in this epoch,
 // silently, because the recorded image does not hold all of its work.
 func (j *job) replays(e *entity) bool {
-	return j.state.Phase == core.JobCompleted && j.state.Epoch != e.state.Epoch &&
+	return !mutated("skip-replay") && j.state.Phase == core.JobCompleted && j.state.Epoch != e.state.Epoch &&
 		j.state.Cursor < j.spec.Workgroups()
 }
 
@@ -294,6 +303,9 @@ func (c *Core) run(e *entity, j *job) {
 
 // runCommand starts at the cursor: what the recorded image holds is done.
 func (j *job) runCommand() core.Command {
+	if mutated("replay-from-start") {
+		return core.Command{Kind: core.CommandRun, Job: j.spec.ID, JobSpec: j.spec}
+	}
 	return core.Command{
 		Kind: core.CommandRun, Job: j.spec.ID, JobSpec: j.spec, First: j.state.Cursor,
 		ExecutedTime: j.state.ExecutedTime,
@@ -303,7 +315,7 @@ func (j *job) runCommand() core.Command {
 // ranToEnd: all workgroups of the job are done.
 func (c *Core) ranToEnd(e *entity, j *job) {
 	j.state.Stopping = ""
-	if j.spec.Flush {
+	if j.spec.Flush && !mutated("complete-before-file") {
 		j.done = j.spec.Workgroups()
 		c.phase(e, j, core.JobFlushing)
 		return

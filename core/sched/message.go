@@ -43,15 +43,36 @@ func (c *Core) sendMessage(e *entity) {
 		return
 	}
 	m := e.messages[0]
-	if m.seq != 0 || m.barrier == BarrierAfter && e.first < len(e.jobs) && e.jobs[e.first].spec.Seq <= m.after {
+	if m.seq != 0 || m.barrier == BarrierAfter && !mutated("message-overtakes-job") && e.first < len(e.jobs) && e.jobs[e.first].spec.Seq <= m.after {
 		return
 	}
 	m.seq = c.command(e, core.Command{Kind: core.CommandMessage, Message: m.kind, Payload: m.payload})
+	c.expectReply(e)
 	c.record(e)
+}
+
+// expectReply bounds the wait for the answer to a message, unless an older one
+// is under way.
+func (c *Core) expectReply(e *entity) {
+	if e.replyBy == 0 {
+		e.replyBy = c.now.Add(c.config.Answer)
+	}
+}
+
+// gotReply ends that wait; while others are under way they get it anew.
+func (c *Core) gotReply(e *entity) {
+	e.replyBy = 0
+	if e.state.PropertiesPending != 0 || e.haltSeq != 0 || len(e.messages) > 0 && e.messages[0].seq != 0 {
+		c.expectReply(e)
+	}
+	c.touch(e)
 }
 
 // messageBefore reports whether a message has to be answered before j is sent.
 func (e *entity) messageBefore(j *job) bool {
+	if mutated("job-overtakes-message") {
+		return false
+	}
 	for _, m := range e.messages {
 		if m.barrier == BarrierBefore && j.spec.Seq > m.after {
 			return true
@@ -73,6 +94,7 @@ func (c *Core) replied(e *entity, ev *core.BackendEvent) bool {
 func (c *Core) answer(e *entity, reply []byte, why string) {
 	m := e.messages[0]
 	e.messages = e.messages[1:]
+	c.gotReply(e)
 	c.out.Notices = append(c.out.Notices, Notice{
 		Kind: MessageReplied, Entity: e.spec.ID, Message: m.id, Reply: reply, Error: why,
 	})
@@ -82,6 +104,9 @@ func (c *Core) answer(e *entity, reply []byte, why string) {
 // messagesAway: the entity left its instance. Whether the message under way took
 // effect nobody can tell; those not sent wait for the next.
 func (c *Core) messagesAway(e *entity) {
+	if mutated("lose-message") && len(e.messages) > 0 {
+		e.messages = e.messages[1:]
+	}
 	if len(e.messages) > 0 && e.messages[0].seq != 0 {
 		c.answer(e, nil, "entity left its instance before the answer")
 	}

@@ -2,6 +2,8 @@ package sched
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/gpuwm/gpuwm/core"
 )
@@ -53,17 +55,14 @@ func (c *Core) tellWaves() {
 	if len(c.waves) == 0 {
 		return
 	}
-	for _, e := range c.touched {
-		for _, w := range e.waves {
-			c.tell(w)
-		}
-	}
-	for _, w := range c.waves {
-		if len(w.entities) == 0 {
+	for _, waiter := range slices.Sorted(maps.Keys(c.waves)) { // always in the same order
+		if w := c.waves[waiter]; len(w.entities) == 0 || slices.ContainsFunc(c.touched, w.has) {
 			c.tell(w)
 		}
 	}
 }
+
+func (w *wave) has(e *entity) bool { _, in := w.entities[e]; return in }
 
 func (c *Core) tell(w *wave) {
 	if w.told {
@@ -83,6 +82,8 @@ func (e *entity) off() bool {
 	switch e.state.Residency {
 	case core.Away, core.Suspended, core.Saving:
 		return true
+	case core.Suspending:
+		return mutated("tell-before-off")
 	}
 	return false
 }
@@ -128,7 +129,7 @@ func (c *Core) stopEntity(e *entity) {
 		return
 	}
 	e.halt, e.haltSeq = haltAsked, 0
-	c.touch(e)
+	c.gotReply(e)
 }
 
 // halted reports whether the entity is stopped, and sends the barrier when it
@@ -140,14 +141,16 @@ func (c *Core) halted(e *entity) bool {
 			c.haltReached(e)
 		case e.state.Residency != core.Leaving && c.up && !c.restarting:
 			e.haltSeq = c.command(e, core.Command{Kind: core.CommandMessage, Message: core.MessageBarrier})
+			c.expectReply(e)
 			c.record(e)
 		}
 	}
-	return e.halt != haltNone
+	return e.halt != haltNone && !mutated("leak-through-stop")
 }
 
 func (c *Core) haltReached(e *entity) {
 	e.haltSeq = 0
+	c.gotReply(e)
 	if e.halt == haltAsked {
 		e.halt = haltDone
 		c.out.Notices = append(c.out.Notices, Notice{Kind: Stopped, Entity: e.spec.ID, State: e.state.Residency})

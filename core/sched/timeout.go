@@ -10,6 +10,9 @@ import (
 // overtime reports whether the job executed longer than its timeout, which is
 // counted in executed time and moved by nothing but an extension.
 func (j *job) overtime(mode core.Mode) bool {
+	if mutated("timeout-early") {
+		return mode == core.ModeCompute && j.spec.Timeout > 0 && !j.final() && j.state.TimeInEpoch > j.spec.Timeout/4
+	}
 	return mode == core.ModeCompute && j.spec.Timeout > 0 && !j.final() &&
 		j.state.ExecutedTime+j.state.TimeInEpoch > j.spec.Timeout+j.state.Extended
 }
@@ -28,6 +31,8 @@ func (c *Core) extend(e *entity, ev *Event) error {
 	switch {
 	case j == nil || j.final():
 		return fmt.Errorf("job %d: %w", ev.Job, core.ErrNotFound)
+	case j.state.Stopping != "":
+		return &core.TransitionError{Noun: "job " + j.spec.Name, From: "stopping: " + string(j.state.Stopping), Event: "extend"}
 	case ev.By <= 0:
 		return fmt.Errorf("extend job %s by %s: %w", j.spec.Name, ev.By, core.ErrInvalid)
 	case j.state.Extensions >= c.config.ExtensionsMax:
@@ -56,7 +61,7 @@ func (c *Core) queueOverdue(e *entity) {
 		if j.spec.QueueTimeout <= 0 || j.state.Phase != core.JobQueued || j.state.Epoch != 0 || j.state.Stopping != "" {
 			continue
 		}
-		if j.state.Submitted.Add(j.spec.QueueTimeout) <= c.now {
+		if j.state.Submitted.Add(j.spec.QueueTimeout) <= c.now || mutated("queue-timeout-early") {
 			c.stop(e, j, core.CauseQueueTimeout, fmt.Sprintf("waited for %s to be sent to the device", j.spec.QueueTimeout))
 			continue
 		}
@@ -69,6 +74,7 @@ func (c *Core) hear(e *entity) {
 	e.heard = c.now
 	if e.silentBy == 0 && e.state.Residency == core.Resident {
 		e.silentBy = c.now.Add(c.config.Silence)
+		c.touch(e) // so that the timer is set
 	}
 }
 
