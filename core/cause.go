@@ -15,6 +15,8 @@ const (
 	CauseHang Cause = "hang"
 	// CauseTimeout: the job executed longer than its timeout.
 	CauseTimeout Cause = "timeout"
+	// CauseQueueTimeout: the job waited longer than allowed to be sent to the backend.
+	CauseQueueTimeout Cause = "queue-timeout"
 	// CauseKernel: the kernel could not be loaded or has no such entry.
 	CauseKernel Cause = "kernel"
 	// CauseRefused: the backend refused the job.

@@ -73,9 +73,12 @@ const (
 	Creating Residency = "creating"
 	// Resident is on the device and may execute; then suspending, leaving or away.
 	Resident Residency = "resident"
-	// Suspending was asked off the hardware; then saving, or away.
+	// Suspending was asked off the hardware; then suspended, leaving or away.
 	Suspending Residency = "suspending"
-	// Saving is off the hardware and its image is being written; then resuming, leaving or away.
+	// Suspended is off the hardware, and the instance still holds it; then
+	// saving, resuming, leaving or away.
+	Suspended Residency = "suspended"
+	// Saving is off the hardware and its image is being written; then suspended, leaving or away.
 	Saving Residency = "saving"
 	// Resuming was asked back onto the hardware; then resident or away.
 	Resuming Residency = "resuming"

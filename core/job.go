@@ -59,9 +59,12 @@ type JobSpec struct {
 	// After names jobs of other entities whose durable outcome this one awaits.
 	After []JobID `json:"after,omitempty"`
 	// Depends names finished fences of jobs that this one waits for in its scheduler.
-	Depends []Fence `json:"depends,omitempty"`
+	Depends []Dependency `json:"depends,omitempty"`
 	// Timeout bounds the executed time; 0 means none (always so in long-running mode).
 	Timeout time.Duration `json:"timeout,omitempty"`
+	// QueueTimeout bounds the wait from the submit until the job is sent to the
+	// backend; 0 means none.
+	QueueTimeout time.Duration `json:"queue_timeout,omitempty"`
 	// Credits is the room the job takes in the hardware ring; at least 1.
 	Credits uint32 `json:"credits"`
 	// Flush says that the job is complete only when an image that contains its
@@ -131,7 +134,12 @@ type JobState struct {
 	// recorded; they move to the two above when the epoch ends.
 	InEpoch     uint64        `json:"in_epoch,omitempty"`
 	TimeInEpoch time.Duration `json:"time_in_epoch,omitempty"`
-	// Stopping is why the job is being taken off the device before its end.
+	// Extended was added to the timeout, by Extensions verdicts that the job
+	// still makes progress.
+	Extended   time.Duration `json:"extended,omitempty"`
+	Extensions uint32        `json:"extensions,omitempty"`
+	// Stopping is why the job is to end before its end, while it still is in
+	// the ring or waits for the outcome of earlier jobs.
 	Stopping  Cause   `json:"stopping,omitempty"`
 	Submitted Instant `json:"submitted,omitempty"`
 	Started   Instant `json:"started,omitempty"`

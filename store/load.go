@@ -22,8 +22,12 @@ const (
 	counterNextJob    = "next_job"
 )
 
-// decodersMax bounds the goroutines that decode job records.
-const decodersMax = 8
+// decodersMax bounds the goroutines that decode job records; below decodeMin
+// records for each, another one costs more than it gains.
+const (
+	decodersMax = 8
+	decodeMin   = 256
+)
 
 // contents is what a file holds.
 type contents struct {
@@ -74,7 +78,15 @@ func readContents(tx *bolt.Tx, now time.Time) (contents, error) {
 			return contents{}, fmt.Errorf("bucket %s is missing: %w", name, core.ErrCorrupt)
 		}
 	}
-	r := reading{tx: tx, bad: make(map[core.EntityID]string), specs: make(map[core.EntityID]core.EntitySpec),
+	return readRecords(func(bucket string, f func(key, value []byte) error) {
+		_ = tx.Bucket([]byte(bucket)).ForEach(f)
+	}, now)
+}
+
+// readRecords reads the records of whatever holds them: scan calls its function
+// for the pairs of one bucket, in key order.
+func readRecords(scan func(bucket string, f func(key, value []byte) error), now time.Time) (contents, error) {
+	r := reading{scan: scan, bad: make(map[core.EntityID]string), specs: make(map[core.EntityID]core.EntitySpec),
 		states: make(map[core.EntityID]core.EntityState)}
 	r.entities()
 	pairs := r.jobs()
@@ -93,7 +105,7 @@ func readContents(tx *bolt.Tx, now time.Time) (contents, error) {
 
 // reading collects what one transaction shows.
 type reading struct {
-	tx       *bolt.Tx
+	scan     func(bucket string, f func(key, value []byte) error)
 	snapshot *core.Snapshot
 	specs    map[core.EntityID]core.EntitySpec
 	states   map[core.EntityID]core.EntityState
@@ -106,13 +118,13 @@ type reading struct {
 }
 
 func (r *reading) each(bucket string, f func(key, value []byte) error) {
-	c := r.tx.Bucket([]byte(bucket)).Cursor()
-	for k, v := c.First(); k != nil; k, v = c.Next() {
+	r.scan(bucket, func(k, v []byte) error {
 		if err := f(k, v); err != nil {
 			r.asides = append(r.asides, aside{bucket: bucket, key: bytes.Clone(k),
 				reason: fmt.Sprintf("%s %x: %v", bucket, k, err)})
 		}
-	}
+		return nil
+	})
 }
 
 func (r *reading) spoil(id core.EntityID, format string, args ...any) {
@@ -197,7 +209,7 @@ func less(p *jobPair, entity core.EntityID, job core.JobID) bool {
 // decodeJobs decodes on several cores; the transaction stays open meanwhile.
 func decodeJobs(pairs []jobPair) ([]decodedJob, error) {
 	jobs := make([]decodedJob, len(pairs))
-	workers := min(runtime.GOMAXPROCS(0), decodersMax)
+	workers := min(runtime.GOMAXPROCS(0), decodersMax, 1+len(pairs)/decodeMin)
 	errs := make([]error, workers)
 	var wait sync.WaitGroup
 	for w := range workers {
@@ -312,7 +324,7 @@ func (r *reading) quarantine() map[core.EntityID]bool {
 			entities[id] = true
 		}
 	}
-	_ = r.tx.Bucket([]byte(bucketQuarantine)).ForEach(func(_, v []byte) error {
+	r.scan(bucketQuarantine, func(_, v []byte) error {
 		var q quarantineRecord
 		if decodeRecord(v, &q) == nil && q.Entity != 0 {
 			entities[q.Entity] = true

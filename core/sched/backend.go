@@ -45,11 +45,16 @@ func (c *Core) messageDone(e *entity, ev *core.BackendEvent) {
 	switch {
 	case ev.Command == e.state.PropertiesPending && ev.Command != 0:
 		e.state.PropertiesPending = 0
+		c.gotReply(e)
 		c.record(e)
+	case ev.Command == e.haltSeq && ev.Command != 0:
+		c.haltReached(e)
+	case c.replied(e, ev):
 	case ev.Command != e.state.Pending || ev.Command == 0:
 	case e.state.Residency == core.Suspending:
 		e.answered()
-		c.move(e, core.Saving)
+		e.silentBy = 0
+		c.move(e, core.Suspended)
 	case e.state.Residency == core.Resuming:
 		c.resident(e)
 	}
@@ -62,16 +67,23 @@ func (c *Core) jobReport(e *entity, ev *core.BackendEvent) {
 	}
 	if e.state.Residency == core.Leaving {
 		e.usage(j, ev) // what ran counts, what became of it is decided
+		if ev.Seq != 0 {
+			c.recordJob(j) // the report is not repeated once it is acknowledged
+		}
 		return
 	}
+	c.hear(e)
 	switch ev.Kind {
 	case core.EventStarted:
+		j.executes = true
+		c.hear(e)
 		if j.state.Started == 0 {
 			j.state.Started = c.now
 			c.recordJob(j)
 		}
 		return
 	case core.EventProgress:
+		j.executes = true
 		e.usage(j, ev)
 		if j.overtime(e.spec.Mode) {
 			c.stop(e, j, core.CauseTimeout, timeoutText(j))
@@ -85,11 +97,17 @@ func (c *Core) jobReport(e *entity, ev *core.BackendEvent) {
 		return
 	}
 	e.usage(j, ev)
+	j.executes = false
 	j.endEpoch(0)
-	e.credits -= j.spec.Credits
+	if !mutated("skip-release") {
+		e.credits -= j.spec.Credits
+	}
 	e.losses = 0
 	c.recordJob(j)
 	c.touch(e)
+	if ev.Kind == core.EventCancelled {
+		e.imaged = false // an image without it is due, even if one was just written
+	}
 	if ev.Kind == core.EventCompleted && !j.final() {
 		c.ranToEnd(e, j)
 	}
@@ -98,30 +116,50 @@ func (c *Core) jobReport(e *entity, ev *core.BackendEvent) {
 // refused: the backend would not carry out a command.
 func (c *Core) refused(e *entity, ev *core.BackendEvent) {
 	if j := e.find(ev.Job); j != nil && j.state.Run == ev.Command && ev.Command != 0 {
-		j.endEpoch(0)
-		e.credits -= j.spec.Credits
 		if j.final() {
-			c.illegal(e, "replay refused: "+ev.Error)
-			c.restart("replay of job " + j.spec.Name + " refused: " + ev.Error)
+			c.replayRefused(e, j, ev)
 			return
 		}
-		c.finish(e, j, core.JobFailed, orRefused(ev.Cause), ev.Error)
-		c.failed(e, j, true)
+		j.endEpoch(0)
+		e.credits -= j.spec.Credits
+		j.executes = false
+		c.touch(e)
+		c.phase(e, j, core.JobQueued) // it never entered the ring
+		c.stop(e, j, orRefused(ev.Cause), ev.Error)
 		return
 	}
 	switch {
 	case ev.Command == e.state.PropertiesPending && ev.Command != 0:
 		e.state.PropertiesPending = 0
+		c.gotReply(e)
 		c.record(e)
 		c.illegal(e, "properties refused: "+ev.Error)
+	case ev.Command == e.haltSeq && ev.Command != 0:
+		c.haltReached(e) // whatever it thinks of barriers, it got there
+	case c.replied(e, ev):
 	case ev.Command != e.state.Pending || ev.Command == 0:
 	case e.state.Residency == core.Creating:
 		e.answered()
 		c.setback(e, orRefused(ev.Cause), "create refused: "+ev.Error)
-		c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
+		c.askDestroy(e)
 	default:
 		c.restart(string(e.state.Residency) + " of entity " + e.spec.Name + " refused: " + ev.Error)
 	}
+}
+
+// replayRefused: what a completed job did is missing on the device, so that
+// nothing may run after it there. The entity leaves, and is rebuilt anew; that is
+// on record at once, while a restart that was asked for would not survive a crash.
+func (c *Core) replayRefused(e *entity, j *job, ev *core.BackendEvent) {
+	c.illegal(e, "replay refused: "+ev.Error)
+	if e.state.Residency == core.Leaving {
+		return
+	}
+	e.answered()
+	e.retryAt = 0
+	c.setback(e, orRefused(ev.Cause), "replay of job "+j.spec.Name+" refused: "+ev.Error)
+	e.state.Saving = 0
+	c.askDestroy(e)
 }
 
 func orRefused(cause core.Cause) core.Cause {
@@ -145,22 +183,22 @@ func (c *Core) setback(e *entity, cause core.Cause, why string) {
 // lost: the entity's state on the device is gone. A guilty job gets its outcome
 // once the entity is confirmed off the hardware; a victim is restored.
 func (c *Core) lost(e *entity, ev *core.BackendEvent) {
-	if e.state.Residency == core.Leaving {
-		return
-	}
-	e.answered()
-	e.retryAt = 0
 	if j := e.find(ev.Job); j != nil && j.state.Run != 0 {
 		e.usage(j, ev)
 		c.recordJob(j)
 	}
-	if ev.Guilty {
+	if e.state.Residency == core.Leaving {
+		return // it leaves already; what ran counts
+	}
+	e.answered()
+	e.retryAt = 0
+	if ev.Guilty || mutated("blame-victim") {
 		c.blame(e, ev)
 	} else {
 		c.setback(e, core.CauseDevice, ev.Error)
 	}
 	e.state.Saving = 0
-	c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
+	c.askDestroy(e)
 }
 
 func (c *Core) blame(e *entity, ev *core.BackendEvent) {

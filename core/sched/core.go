@@ -18,6 +18,10 @@ const (
 	DefaultSaveTries     = 3
 	DefaultReplayJobsMax = 10000
 	DefaultRetry         = time.Second
+	DefaultMinRun        = 5 * time.Millisecond
+	DefaultSilence       = 30 * time.Second
+	DefaultExtensionsMax = 8
+	DefaultMessagesMax   = 64
 )
 
 // Config holds the limits of a Core. Zero fields take the defaults above.
@@ -34,6 +38,21 @@ type Config struct {
 	// Answer bounds the wait for a backend to carry out a create, suspend,
 	// resume, cancel or destroy; then the instance is restarted.
 	Answer time.Duration
+	// Preempt bounds the wait for an entity to leave the hardware; then the job
+	// that executes is guilty of hanging, and the instance is restarted. Zero
+	// means Answer.
+	Preempt time.Duration
+	// MinRun is how long an entity executes at least between two suspends,
+	// unless it is closed. Negative means not at all.
+	MinRun time.Duration
+	// Silence bounds the time without any report of a job that executes; then
+	// the instance is restarted, because a backend is to report.
+	Silence time.Duration
+	// ExtensionsMax bounds how often the timeout of one job may be extended.
+	ExtensionsMax uint32
+	// MessagesMax bounds the messages of the backend's own kinds that may wait
+	// for one entity. Control needs no room: it is never queued.
+	MessagesMax int
 	// FaultsMax is how often an entity may be guilty with `on-failure: continue`
 	// before it is banned.
 	FaultsMax uint32
@@ -58,6 +77,15 @@ func (c Config) withDefaults() Config {
 	if c.Credits == 0 {
 		c.Credits = DefaultCredits
 	}
+	def(&c.Preempt, c.Answer)
+	def(&c.MinRun, DefaultMinRun)
+	def(&c.Silence, DefaultSilence)
+	if c.ExtensionsMax == 0 {
+		c.ExtensionsMax = DefaultExtensionsMax
+	}
+	if c.MessagesMax == 0 {
+		c.MessagesMax = DefaultMessagesMax
+	}
 	if c.ReplayJobsMax == 0 {
 		c.ReplayJobsMax = DefaultReplayJobsMax
 	}
@@ -81,9 +109,10 @@ type Core struct {
 	config   Config
 	entities map[core.EntityID]*entity
 	order    []*entity // by arrival, for deterministic iteration
-	waiters  map[core.Fence][]*job
+	waiters  map[core.Fence][]waiter
 	signals  map[core.Fence]string // of other devices; "" is success
 	timers   timers
+	waves    map[uint64]*wave
 	up       bool
 	// restarting is set from EffectRestart to EventGone.
 	restarting bool
@@ -100,7 +129,8 @@ func New(config Config) *Core {
 	return &Core{
 		config:   config.withDefaults(),
 		entities: make(map[core.EntityID]*entity),
-		waiters:  make(map[core.Fence][]*job),
+		waiters:  make(map[core.Fence][]waiter),
+		waves:    make(map[uint64]*wave),
 		signals:  make(map[core.Fence]string),
 	}
 }
@@ -118,6 +148,7 @@ func (c *Core) Step(ev *Event, out *Batch) error {
 		e.touched = false
 		c.advance(e)
 	}
+	c.tellWaves()
 	for _, e := range c.touched {
 		if e.dirty {
 			e.dirty = false
@@ -157,7 +188,14 @@ func (c *Core) handle(ev *Event) error {
 		c.foreignSignal(ev.Fence, ev.Error)
 	case EventSubmit:
 		return c.submit(ev)
-	case EventCancel, EventGoal, EventProperties, EventForget, EventSaved, EventSaveFailed:
+	case EventPreempt:
+		return c.preempt(ev)
+	case EventRelease:
+		c.releaseWave(ev.Waiter)
+	case EventLimits:
+		return c.limits(ev.Credits)
+	case EventCancel, EventExtend, EventGoal, EventProperties, EventMessage,
+		EventStop, EventStart, EventForget, EventSaved, EventSaveFailed:
 		e := c.entities[ev.Entity]
 		if e == nil {
 			return fmt.Errorf("entity %d: %w", ev.Entity, core.ErrNotFound)
@@ -177,6 +215,15 @@ func (c *Core) handleEntity(e *entity, ev *Event) error {
 		return c.goal(e, ev)
 	case EventProperties:
 		c.properties(e, ev.Properties)
+	case EventExtend:
+		return c.extend(e, ev)
+	case EventMessage:
+		return c.message(e, ev)
+	case EventStop:
+		c.stopEntity(e)
+	case EventStart:
+		e.halt = haltNone
+		c.touch(e)
 	case EventForget:
 		return c.forget(e)
 	case EventSaved:
@@ -212,7 +259,9 @@ func (c *Core) recordJob(j *job) {
 // command gives the command its place in the entity's order. The caller records
 // the sequence number where a restart will find it.
 func (c *Core) command(e *entity, cmd core.Command) core.CommandSeq {
-	e.state.Commands++
+	if !mutated("reuse-number") || e.state.Commands == 0 {
+		e.state.Commands++
+	}
 	cmd.Entity, cmd.Epoch, cmd.Seq = e.spec.ID, e.state.Epoch, e.state.Commands
 	c.out.Commands = append(c.out.Commands, cmd)
 	return cmd.Seq
@@ -230,6 +279,19 @@ func (c *Core) illegal(e *entity, what string) {
 	c.out.Notices = append(c.out.Notices, Notice{
 		Kind: OrderViolated, Entity: e.spec.ID, State: e.state.Residency, Error: what,
 	})
+}
+
+// limits changes the room of the rings. Jobs in flight keep what they hold; a
+// job that does not fit any more runs alone.
+func (c *Core) limits(credits uint32) error {
+	if credits == 0 {
+		return fmt.Errorf("ring without credits: %w", core.ErrInvalid)
+	}
+	c.config.Credits = credits
+	for _, e := range c.order {
+		c.touch(e)
+	}
+	return nil
 }
 
 // restart asks for a new instance, once.

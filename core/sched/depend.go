@@ -7,8 +7,23 @@ import (
 	"github.com/gpuwm/gpuwm/core"
 )
 
+// waiter is a job that waits for a fence, and what its failure means to it.
+type waiter struct {
+	job    *job
+	policy core.DependencyPolicy
+}
+
 // admitDependency refuses fences that could never be waited for.
-func (c *Core) admitDependency(e *entity, spec *core.JobSpec, f core.Fence, longRunning []core.Fence) error {
+func (c *Core) admitDependency(e *entity, spec *core.JobSpec, d core.Dependency, longRunning []core.Fence) error {
+	f := d.Fence
+	switch d.OnFailure {
+	case "", core.DependencyFail, core.DependencyCancel, core.DependencyIgnore:
+	default:
+		return fmt.Errorf("fence %s: policy %q: %w", f, d.OnFailure, core.ErrInvalid)
+	}
+	if f.Timeline == 0 || f.Seq == 0 {
+		return fmt.Errorf("fence %s names no job: %w", f, core.ErrInvalid)
+	}
 	if f.Timeline == spec.Entity {
 		if f.Seq >= spec.Seq {
 			return fmt.Errorf("fence %s is not of an earlier job: %w", f, core.ErrCycle)
@@ -26,21 +41,35 @@ func (c *Core) admitDependency(e *entity, spec *core.JobSpec, f core.Fence, long
 	return nil
 }
 
-// await registers all dependencies of a queued job at once.
+// await registers all dependencies of a queued job at once. One on the job's own
+// entity is met by the order; only its failure counts.
 func (c *Core) await(e *entity, j *job) {
-	for _, f := range j.spec.Depends {
-		if f.Timeline == e.spec.ID {
-			continue // order within the entity guarantees it
+	for _, d := range j.spec.Depends {
+		if j.state.Stopping != "" {
+			return
 		}
-		signalled, failure := c.signalled(f)
+		signalled, failure := c.signalled(d.Fence)
 		switch {
 		case !signalled:
 			j.waits++
-			c.waiters[f] = append(c.waiters[f], j)
+			c.waiters[d.Fence] = append(c.waiters[d.Fence], waiter{j, d.OnFailure})
 		case failure != "":
-			c.dependencyFailed(e, j, failure)
-			return
+			c.unmet(e, j, d.OnFailure, failure)
 		}
+	}
+}
+
+// unmet applies what the failure of a dependency means.
+func (c *Core) unmet(e *entity, j *job, policy core.DependencyPolicy, failure string) {
+	if mutated("run-after-failed-dependency") {
+		return
+	}
+	switch policy {
+	case core.DependencyIgnore:
+	case core.DependencyCancel:
+		c.stop(e, j, core.CauseUser, "cancelled because "+failure)
+	default:
+		c.stop(e, j, core.CauseDependency, failure)
 	}
 }
 
@@ -75,18 +104,21 @@ func (c *Core) signal(f core.Fence, failure string) {
 		return
 	}
 	delete(c.waiters, f)
-	for _, j := range waiting {
-		j.waits--
-		c.touch(j.entity)
-		if failure != "" && j.state.Phase == core.JobQueued {
-			c.dependencyFailed(j.entity, j, failure)
+	for _, w := range waiting {
+		if mutated("forget-waiter") {
+			continue
+		}
+		w.job.waits--
+		c.touch(w.job.entity)
+		if failure != "" {
+			c.unmet(w.job.entity, w.job, w.policy, failure)
 		}
 	}
 }
 
-// foreignSignal takes the outcome of another device's job.
+// foreignSignal takes the outcome of another device's job; the first one counts.
 func (c *Core) foreignSignal(f core.Fence, failure string) {
-	if c.entities[f.Timeline] != nil {
+	if _, again := c.signals[f]; again || c.entities[f.Timeline] != nil {
 		return
 	}
 	c.signals[f] = failure
@@ -98,12 +130,12 @@ func (c *Core) unwait(j *job) {
 	if j.waits == 0 {
 		return
 	}
-	for _, f := range j.spec.Depends {
-		left := slices.DeleteFunc(c.waiters[f], func(w *job) bool { return w == j })
+	for _, d := range j.spec.Depends {
+		left := slices.DeleteFunc(c.waiters[d.Fence], func(w waiter) bool { return w.job == j })
 		if len(left) == 0 {
-			delete(c.waiters, f)
+			delete(c.waiters, d.Fence)
 		} else {
-			c.waiters[f] = left
+			c.waiters[d.Fence] = left
 		}
 	}
 	j.waits = 0

@@ -19,6 +19,10 @@ type entity struct {
 	// unfinished counts jobs without an outcome, credits what jobs in the ring hold.
 	unfinished int
 	credits    uint32
+	// messages of the backend's own kinds, in order; the first may be under way.
+	messages []*message
+	// waves are those that want the entity off the hardware.
+	waves map[uint64]*wave
 	// urgent counts jobs that need the entity off the hardware, barrier jobs in
 	// the ring that later ones may not follow.
 	urgent, barrier int
@@ -30,6 +34,11 @@ type entity struct {
 	// answerBy bounds the pending command, retryAt the pause before a new
 	// attempt, due is what the timer is set to.
 	answerBy, retryAt, due core.Instant
+	// replyBy bounds the oldest message under way that changes no residency.
+	replyBy core.Instant
+	// queueBy is the earliest queue-wait deadline; silentBy bounds the silence
+	// of the job that executes, heard is when it was last heard of.
+	queueBy, silentBy, heard core.Instant
 	// work is the executed time since the recorded image, in nanoseconds.
 	work int64
 	// tries counts failed attempts to save, losses restores without progress.
@@ -38,7 +47,12 @@ type entity struct {
 	asked bool
 	// propertiesAgain: they changed once more while a message was under way.
 	propertiesAgain bool
-	touched, dirty  bool
+	// imaged: since the entity left the hardware its image was written, or given up.
+	imaged bool
+	// halt is how far an EventStop has come, haltSeq its barrier.
+	halt           halt
+	haltSeq        core.CommandSeq
+	touched, dirty bool
 }
 
 // move changes the residency along the transition table.
@@ -55,7 +69,25 @@ func (c *Core) move(e *entity, to core.Residency) {
 func (c *Core) ask(e *entity, to core.Residency, cmd core.Command) {
 	e.state.Pending = c.command(e, cmd)
 	e.answerBy = c.now.Add(c.config.Answer)
+	if to == core.Suspending {
+		e.answerBy = c.now.Add(c.config.Preempt)
+	}
 	c.move(e, to)
+}
+
+func (c *Core) askSuspend(e *entity) {
+	c.ask(e, core.Suspending, core.Command{Kind: core.CommandMessage, Message: core.MessageSuspend})
+}
+
+// askDestroy has the entity leave. While it is stopped no command may follow the
+// barrier, so that its destroy waits for the start.
+func (c *Core) askDestroy(e *entity) {
+	if e.halt != haltNone {
+		e.answered()
+		c.move(e, core.Leaving)
+		return
+	}
+	c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
 }
 
 // answered ends the wait for the pending command.
@@ -64,30 +96,37 @@ func (e *entity) answered() { e.state.Pending, e.answerBy = 0, 0 }
 // advance does what can be done for the entity now. While no session is open
 // nothing is sent: what is under way is settled first, when one opens.
 func (c *Core) advance(e *entity) {
+	c.settle(e, e.state.Residency == core.Away)
 	if e.state.Residency == core.Away {
 		c.advanceAway(e)
 		return
 	}
-	if !c.up || c.restarting {
+	if !c.up || c.restarting || c.halted(e) {
 		return
 	}
 	if e.propertiesAgain && e.state.PropertiesPending == 0 && e.state.Residency != core.Leaving {
 		c.sendProperties(e)
 	}
+	c.sendMessage(e)
 	switch e.state.Residency {
 	case core.Creating:
 		if e.state.Goal != core.GoalRun {
-			c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy}) // its image is all there is of it
+			c.askDestroy(e) // its image is all there is of it
 		}
 	case core.Resident:
 		c.advanceResident(e)
-	case core.Saving:
-		c.advanceSaving(e)
+	case core.Suspended:
+		c.advanceSuspended(e)
+	case core.Leaving:
+		if e.state.Pending == 0 { // it was stopped when it began to leave
+			e.state.Pending = c.command(e, core.Command{Kind: core.CommandDestroy})
+			e.answerBy = c.now.Add(c.config.Answer)
+			c.record(e)
+		}
 	}
 }
 
 func (c *Core) advanceAway(e *entity) {
-	c.settle(e)
 	if e.state.Goal == core.GoalClose && !e.state.Closed {
 		for _, j := range e.jobs {
 			if !j.final() {
@@ -98,7 +137,11 @@ func (c *Core) advanceAway(e *entity) {
 		c.record(e)
 		c.notify(e)
 	}
-	if !c.up || c.restarting || e.state.Goal != core.GoalRun || e.state.Banned || e.retryAt != 0 || !e.runnable() {
+	if e.state.Closed || e.state.Banned {
+		c.failMessages(e, "entity closed")
+	}
+	if c.halted(e) || !c.up || c.restarting || e.state.Goal != core.GoalRun || e.state.Banned ||
+		e.retryAt != 0 || len(e.waves) > 0 || !e.runnable() && len(e.messages) == 0 {
 		return
 	}
 	e.state.Epoch++
@@ -119,19 +162,64 @@ func (e *entity) runnable() bool {
 }
 
 func (c *Core) advanceResident(e *entity) {
+	suspends := e.state.Goal == core.GoalSuspend
+	if !e.leaves() && !suspends {
+		c.dispatch(e)
+	}
+	switch {
+	case e.leaves(), suspends && !e.changed():
+		c.askDestroy(e)
+	case e.wantsOff(c) && c.now >= e.since.Add(c.config.MinRun):
+		c.askSuspend(e)
+	}
+}
+
+// wantsOff reports whether there is a reason to leave the hardware.
+func (e *entity) wantsOff(c *Core) bool {
+	return e.state.Goal == core.GoalSuspend || len(e.waves) > 0 || c.imageNow(e)
+}
+
+// advanceSuspended goes on with an entity that is off the hardware: first jobs
+// that are to be stopped leave the ring, then the image is written if one is
+// due, then it leaves, waits for those who wanted it off, or executes again.
+func (c *Core) advanceSuspended(e *entity) {
 	switch {
 	case e.leaves():
-		c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
-	case e.state.Goal == core.GoalSuspend && !e.changed():
-		c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
-	case e.state.Goal == core.GoalSuspend || c.imageNow(e):
-		c.ask(e, core.Suspending, core.Command{Kind: core.CommandMessage, Message: core.MessageSuspend})
+		c.askDestroy(e)
+	case c.takeOut(e) || e.retryAt != 0:
+	case !e.imaged && (c.imageNow(e) || e.state.Goal == core.GoalSuspend && e.changed()):
+		e.state.Saving = e.state.Generation + 1
+		c.move(e, core.Saving)
+		c.save(e)
+	case e.state.Goal != core.GoalRun:
+		c.askDestroy(e)
+	case len(e.waves) > 0 && !mutated("resume-in-wave"):
 	default:
-		c.dispatch(e)
-		if c.imageNow(e) {
-			c.ask(e, core.Suspending, core.Command{Kind: core.CommandMessage, Message: core.MessageSuspend})
+		c.ask(e, core.Resuming, core.Command{Kind: core.CommandMessage, Message: core.MessageResume})
+	}
+}
+
+// takeOut has the jobs that are to end leave the ring, and reports whether one
+// is still in it.
+func (c *Core) takeOut(e *entity) bool {
+	waiting := false
+	if e.urgent > 0 {
+		for _, j := range e.jobs[e.first:] {
+			if j.state.Stopping == "" || j.state.Run == 0 {
+				continue
+			}
+			waiting = true
+			if j.state.Cancel == 0 {
+				j.state.Cancel = c.command(e, core.Command{Kind: core.CommandCancel, Job: j.spec.ID})
+				e.answerBy = c.now.Add(c.config.Answer)
+				c.recordJob(j)
+			}
 		}
 	}
+	if !waiting {
+		e.answerBy = 0
+	}
+	return waiting
 }
 
 // leaves reports whether the entity is to be destroyed without an image.
@@ -145,19 +233,23 @@ func (e *entity) changed() bool {
 // resident begins a time of execution.
 func (c *Core) resident(e *entity) {
 	e.answered()
-	e.since = c.now
+	e.since, e.imaged = c.now, false
 	c.move(e, core.Resident)
+	c.hear(e)
 }
 
 // away ends the epoch: nothing of the entity is on an instance any more.
 func (c *Core) away(e *entity, usage map[core.UsageKey]uint64) {
 	for _, j := range e.jobs {
-		j.barrier = false
+		j.barrier, j.executes = false, false
 		if j.state.Run == 0 && j.state.InEpoch == 0 && j.state.Phase != core.JobFlushing {
 			continue
 		}
 		counted := uint64(0)
 		if j.state.Run != 0 { // otherwise its report was the last word
+			if mutated("forget-usage") {
+				usage = nil
+			}
 			counted = usage[core.UsageKey{Job: j.spec.ID, Epoch: e.state.Epoch}]
 		}
 		j.endEpoch(counted)
@@ -169,8 +261,11 @@ func (c *Core) away(e *entity, usage map[core.UsageKey]uint64) {
 	}
 	e.next, e.credits, e.barrier, e.work = 0, 0, 0, 0
 	e.answered()
+	e.silentBy, e.imaged = 0, false
+	e.haltSeq = 0 // the barrier's answer is gone with the instance; away, none is needed
+	c.messagesAway(e)
 	e.asked = false
-	e.state.Saving, e.state.PropertiesPending, e.propertiesAgain = 0, 0, false
+	e.state.Saving, e.state.PropertiesPending, e.propertiesAgain, e.replyBy = 0, 0, false, 0
 	c.move(e, core.Away)
 }
 
@@ -228,6 +323,7 @@ func (c *Core) sendProperties(e *entity) {
 	e.state.PropertiesPending = c.command(e, core.Command{
 		Kind: core.CommandMessage, Message: core.MessageSetProperties, Properties: e.spec.Properties,
 	})
+	c.expectReply(e)
 	c.record(e)
 }
 
@@ -236,8 +332,13 @@ func (c *Core) forget(e *entity) error {
 	if e.state.Residency != core.Away {
 		return fmt.Errorf("entity %s is %s: %w", e.spec.Name, e.state.Residency, core.ErrBusy)
 	}
+	e.touched = true // for good: nothing looks at it any more
 	for _, j := range e.jobs {
 		c.unwait(j)
+	}
+	c.failMessages(e, "entity forgotten")
+	for _, w := range e.waves {
+		delete(w.entities, e)
 	}
 	e.due = -1 // whatever the timer heap still holds of it is stale
 	delete(c.entities, e.spec.ID)

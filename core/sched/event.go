@@ -1,6 +1,8 @@
 package sched
 
 import (
+	"time"
+
 	"github.com/gpuwm/gpuwm/core"
 )
 
@@ -19,6 +21,23 @@ const (
 	EventCancel
 	// EventGoal changes what the user wants of an entity.
 	EventGoal
+	// EventExtend says that a job still makes progress: its timeout grows by By.
+	EventExtend
+	// EventMessage queues a message of the backend's own kind. The answer is a
+	// MessageReplied notice.
+	EventMessage
+	// EventPreempt asks entities (all, when none is named) off the hardware for
+	// somebody who waits; answered by one PreemptReady notice when the last is.
+	EventPreempt
+	// EventRelease lets them back.
+	EventRelease
+	// EventStop is a barrier: no command for the entity follows, and a Stopped
+	// notice says that the last one was carried out. EventStart ends it.
+	EventStop
+	// EventStart lets commands leave again.
+	EventStart
+	// EventLimits changes the room of the rings while entities live.
+	EventLimits
 	// EventProperties changes an entity's properties in band.
 	EventProperties
 	// EventForget drops a closed entity, or one that is away, from memory.
@@ -53,7 +72,9 @@ type Event struct {
 	Now  core.Instant
 
 	Entity core.EntityID // cancel, goal, properties, forget, saved, save failed
-	Job    core.JobID    // cancel
+	Job    core.JobID    // cancel, extend
+	// By is the extension of extend, more than 0.
+	By time.Duration
 
 	// Record for restore.
 	Record *core.EntityRecord
@@ -75,7 +96,19 @@ type Event struct {
 
 	Fence core.Fence // signal
 
-	// For up: what the instance holds, and the room of an entity's ring.
+	// For message: an identifier of the caller's choice, the kind, what it
+	// carries, and its order against jobs.
+	MessageID core.MessageID
+	Message   core.MessageKind
+	Payload   []byte
+	Barrier   Barrier
+
+	// Waiter names who waits, for preempt and release; Entities whom for.
+	Waiter   uint64
+	Entities []core.EntityID
+
+	// For up: what the instance holds, and the room of an entity's ring; for
+	// limits the latter.
 	Held    []Held
 	Credits uint32
 	// Usage is what the engine counted, by job and epoch; for gone.
@@ -90,6 +123,19 @@ type Event struct {
 	ImageJobs   []core.ImageJob
 	OutputError string
 }
+
+// Barrier orders a message against the jobs of its entity.
+type Barrier uint8
+
+// The orders.
+const (
+	// BarrierNone: as soon as the messages before it are answered.
+	BarrierNone Barrier = iota
+	// BarrierBefore: before any job submitted later is sent.
+	BarrierBefore
+	// BarrierAfter: when every job submitted earlier has its outcome.
+	BarrierAfter
+)
 
 // EffectKind is what the core asks of its manager.
 type EffectKind uint8
@@ -128,6 +174,13 @@ const (
 	JobChanged
 	// EntityChanged: an entity changed its residency, goal or image.
 	EntityChanged
+	// MessageReplied: a message of the backend's own kind was answered; Error
+	// says why not.
+	MessageReplied
+	// PreemptReady: every entity that Waiter waits for is off the hardware.
+	PreemptReady
+	// Stopped: the entity's last command was carried out and none follows.
+	Stopped
 	// OrderViolated: an event was not legal in the state it met; it was dropped.
 	OrderViolated
 )
@@ -143,6 +196,10 @@ type Notice struct {
 	Image  core.Generation
 	Cause  core.Cause
 	Error  string
+	// Message and Reply are of MessageReplied, Waiter of PreemptReady.
+	Message core.MessageID
+	Reply   []byte
+	Waiter  uint64
 }
 
 // Batch is the answer to one event. The caller reuses it; Step empties it first.
@@ -165,7 +222,9 @@ type Batch struct {
 }
 
 // Durable reports whether the batch has states to commit.
-func (b *Batch) Durable() bool { return len(b.Entities)+len(b.Jobs) > 0 }
+func (b *Batch) Durable() bool {
+	return len(b.Entities)+len(b.Jobs) > 0 && !mutated("act-before-commit")
+}
 
 func (b *Batch) reset(seq uint64) {
 	clear(b.Commands)

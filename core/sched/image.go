@@ -7,8 +7,8 @@ import (
 // imageDue returns when the next checkpoint by time is due, 0 when none is.
 func (c *Core) imageDue(e *entity) core.Instant {
 	interval := e.spec.Properties.Checkpoint
-	if e.spec.Mode != core.ModeLongRunning || interval <= 0 ||
-		e.state.Residency != core.Resident || !c.up || c.restarting || !e.changed() {
+	onDevice := e.state.Residency == core.Resident || e.state.Residency == core.Suspended
+	if e.spec.Mode != core.ModeLongRunning || interval <= 0 || !onDevice || !c.up || c.restarting || !e.changed() {
 		return 0
 	}
 	return max(e.since, e.state.LastImage).Add(interval)
@@ -24,37 +24,6 @@ func (c *Core) imageNow(e *entity) bool {
 		return true
 	}
 	return e.urgent > 0 || e.first >= c.config.ReplayJobsMax
-}
-
-// advanceSaving goes on with an entity that is off the hardware: first jobs
-// that are to be stopped leave the ring, then the image is written.
-func (c *Core) advanceSaving(e *entity) {
-	if e.state.Saving != 0 {
-		return // being written
-	}
-	if e.leaves() {
-		c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
-		return
-	}
-	waiting := false
-	for _, j := range e.jobs[e.first:] {
-		if j.state.Stopping == "" || j.state.Run == 0 {
-			continue
-		}
-		waiting = true
-		if j.state.Cancel == 0 {
-			j.state.Cancel = c.command(e, core.Command{Kind: core.CommandCancel, Job: j.spec.ID})
-			e.answerBy = c.now.Add(c.config.Answer)
-			c.recordJob(j)
-		}
-	}
-	if waiting || e.retryAt != 0 {
-		return
-	}
-	e.answerBy = 0
-	e.state.Saving = e.state.Generation + 1
-	c.record(e)
-	c.save(e)
 }
 
 func (c *Core) save(e *entity) {
@@ -97,12 +66,19 @@ func (c *Core) saved(e *entity, ev *Event) {
 	for _, j := range e.jobs {
 		c.savedJob(e, j, ev.OutputError)
 	}
+	c.settle(e, true)
+	for _, j := range e.jobs {
+		if j.state.Phase == core.JobDispatched && j.state.Stopping != "" && j.state.Run == 0 {
+			c.phase(e, j, core.JobQueued) // off for good; its outcome waits for those before it
+		}
+	}
 	c.cut(e)
 	c.out.Effects = append(c.out.Effects, Effect{Kind: EffectRetain, Entity: e.spec.ID, Generation: e.state.Generation})
 	if ev.OutputError != "" {
 		c.park(e, core.CauseOutput, ev.OutputError)
 	}
-	c.afterSave(e)
+	e.imaged = true
+	c.move(e, core.Suspended)
 }
 
 func (c *Core) savedJob(e *entity, j *job, outputError string) {
@@ -116,8 +92,6 @@ func (c *Core) savedJob(e *entity, j *job, outputError string) {
 	case j.state.Phase == core.JobCompleted && j.state.Run == 0 && j.state.Epoch == e.state.Epoch:
 		j.state.Cursor = j.spec.Workgroups()
 		c.recordJob(j)
-	case j.state.Stopping != "" && j.state.Run == 0 && !j.final():
-		c.stopped(e, j)
 	}
 }
 
@@ -133,14 +107,6 @@ func (c *Core) cut(e *entity) {
 	c.record(e)
 }
 
-func (c *Core) afterSave(e *entity) {
-	if e.state.Goal == core.GoalRun && !e.state.Banned {
-		c.ask(e, core.Resuming, core.Command{Kind: core.CommandMessage, Message: core.MessageResume})
-		return
-	}
-	c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
-}
-
 // saveFailed: the image could not be written. It is tried again after a pause;
 // then the entity is suspended with its last image, which stays valid.
 func (c *Core) saveFailed(e *entity, ev *Event) {
@@ -150,13 +116,12 @@ func (c *Core) saveFailed(e *entity, ev *Event) {
 	e.asked = false
 	e.state.Saving = 0
 	e.tries++
-	c.record(e)
+	c.move(e, core.Suspended)
 	if e.tries < c.config.SaveTries {
 		e.retryAt = c.now.Add(c.config.Retry << (e.tries - 1))
 		return
 	}
-	e.tries = 0
+	e.tries, e.imaged = 0, true
 	c.park(e, ev.Cause, ev.Error)
 	e.state.Cause, e.state.Error = ev.Cause, ev.Error
-	c.ask(e, core.Leaving, core.Command{Kind: core.CommandDestroy})
 }

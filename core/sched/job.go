@@ -3,7 +3,6 @@ package sched
 import (
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 )
@@ -18,8 +17,9 @@ type job struct {
 	// done is the cursor as last reported, in this epoch.
 	done          uint64
 	dirty, urgent bool
-	// barrier: it is in the ring and later jobs wait for its files.
-	barrier bool
+	// barrier: it is in the ring and later jobs wait for its files. executes:
+	// its start in this epoch was reported.
+	barrier, executes bool
 }
 
 func (j *job) final() bool { return j.state.Phase.Final() }
@@ -62,6 +62,9 @@ func (c *Core) finish(e *entity, j *job, outcome core.JobPhase, cause core.Cause
 	}
 	c.unwait(j)
 	c.phase(e, j, outcome)
+	if mutated("double-completion") {
+		c.out.Notices = append(c.out.Notices, c.out.Notices[len(c.out.Notices)-1])
+	}
 	for e.first < len(e.jobs) && e.jobs[e.first].final() {
 		e.first++
 	}
@@ -89,18 +92,15 @@ func (c *Core) failed(e *entity, j *job, guilty bool) {
 		e.state.Error = fmt.Sprintf("job %s: %s", j.spec.Name, j.state.Error)
 	}
 	for _, later := range e.jobs[e.first:] {
-		switch {
-		case later.final() || later.spec.Seq < j.spec.Seq:
-		case later.state.Phase == core.JobQueued && later.state.Run == 0:
-			c.finish(e, later, core.JobCancelled, core.CauseEarlier, e.state.Error)
+		if later.spec.Seq > j.spec.Seq {
+			c.stop(e, later, core.CauseEarlier, e.state.Error)
 		}
-		// Those in the ring end when a banned entity is off the hardware (settle).
 	}
 }
 
 // mark keeps count of the jobs that need the entity off the hardware.
 func (e *entity) mark(j *job) {
-	urgent := !j.final() && (j.state.Phase == core.JobFlushing || j.state.Stopping != "")
+	urgent := j.state.Phase == core.JobFlushing || j.state.Phase == core.JobDispatched && j.state.Stopping != ""
 	if urgent == j.urgent {
 		return
 	}
@@ -112,21 +112,21 @@ func (e *entity) mark(j *job) {
 	}
 }
 
-// settle gives their outcome to jobs that were being stopped and are off the hardware.
-func (c *Core) settle(e *entity) {
-	if e.urgent > 0 {
-		for _, j := range e.jobs {
-			if !j.final() && j.state.Stopping != "" && j.state.Run == 0 {
-				c.stopped(e, j)
-			}
-		}
-	}
-	if !e.state.Banned {
-		return
-	}
-	for _, j := range e.jobs[e.first:] {
-		if !j.final() {
+// settle gives their outcome to jobs that are to end, in the order of the
+// entity: one that never ran as soon as those before it have theirs, one that
+// was in the ring when off says that its work is off the hardware for good.
+func (c *Core) settle(e *entity, off bool) {
+	for e.first < len(e.jobs) {
+		j := e.jobs[e.first]
+		switch {
+		case j.state.Stopping != "" && mutated("signal-before-off"):
+			c.stopped(e, j)
+		case j.state.Stopping != "" && j.state.Run == 0 && (j.state.Phase == core.JobQueued || off):
+			c.stopped(e, j)
+		case e.state.Banned && e.state.Residency == core.Away:
 			c.finish(e, j, core.JobCancelled, core.CauseEarlier, e.state.Error)
+		default:
+			return
 		}
 	}
 }
@@ -135,11 +135,16 @@ func (c *Core) settle(e *entity) {
 func (c *Core) stopped(e *entity, j *job) {
 	cause, why := j.state.Stopping, j.state.Error
 	switch cause {
-	case core.CauseUser:
+	case core.CauseUser, core.CauseEarlier:
 		c.finish(e, j, core.JobCancelled, cause, why)
 	case core.CauseTimeout:
 		c.finish(e, j, core.JobTimedOut, cause, why)
 		c.failed(e, j, true)
+	case core.CauseQueueTimeout:
+		c.finish(e, j, core.JobTimedOut, cause, why)
+		c.failed(e, j, false)
+	case core.CauseDependency:
+		c.dependencyFailed(e, j, why)
 	default:
 		c.finish(e, j, core.JobFailed, cause, why)
 		c.failed(e, j, true)
@@ -165,16 +170,19 @@ func (c *Core) submit(ev *Event) error {
 	e.last = spec.Seq
 	e.unfinished++
 	c.touch(e)
+	c.phase(e, j, core.JobQueued)
 	switch {
-	case e.state.Goal == core.GoalClose:
+	case e.state.Closed:
 		c.finish(e, j, core.JobKilled, core.CauseUser, "entity closed")
 	case e.state.Halted:
-		c.finish(e, j, core.JobCancelled, core.CauseEarlier, e.state.Error)
+		c.stop(e, j, core.CauseEarlier, e.state.Error)
 	case ev.Unmet != "":
-		c.dependencyFailed(e, j, ev.Unmet)
+		c.stop(e, j, core.CauseDependency, ev.Unmet)
 	default:
-		c.phase(e, j, core.JobQueued)
 		c.await(e, j)
+		if spec.QueueTimeout > 0 {
+			c.queueDeadline(e, j)
+		}
 	}
 	return nil
 }
@@ -195,8 +203,8 @@ func (c *Core) admit(e *entity, ev *Event) error {
 	case e.unfinished >= c.config.QueueMax:
 		return fmt.Errorf("entity %s has %d unfinished jobs: %w", e.spec.Name, e.unfinished, core.ErrFull)
 	}
-	for _, f := range spec.Depends {
-		if err := c.admitDependency(e, spec, f, ev.LongRunning); err != nil {
+	for _, d := range spec.Depends {
+		if err := c.admitDependency(e, spec, d, ev.LongRunning); err != nil {
 			return err
 		}
 	}
@@ -209,20 +217,16 @@ func (c *Core) cancel(e *entity, id core.JobID) error {
 	if j == nil {
 		return fmt.Errorf("job %d: %w", id, core.ErrNotFound)
 	}
-	const why = "cancelled on request"
-	switch j.state.Phase {
-	case core.JobQueued:
-		c.finish(e, j, core.JobCancelled, core.CauseUser, why)
-	case core.JobDispatched:
-		c.stop(e, j, core.CauseUser, why)
-	}
+	c.stop(e, j, core.CauseUser, "cancelled on request")
 	return nil
 }
 
-// stop begins to take a job in flight out of the ring. It gets its outcome when
-// the entity is off the hardware and the image without it is committed.
+// stop has a job end before its end. In the ring it is taken out first, with
+// the entity off the hardware, and gets its outcome together with the image
+// without it; otherwise when every earlier job has its outcome (settle). Once it
+// ran to its end it is too late.
 func (c *Core) stop(e *entity, j *job, cause core.Cause, why string) {
-	if j.state.Stopping != "" {
+	if j.state.Stopping != "" || j.state.Phase != core.JobQueued && j.state.Phase != core.JobDispatched {
 		return
 	}
 	j.state.Stopping, j.state.Error = cause, why
@@ -257,9 +261,13 @@ func (c *Core) dispatch(e *entity) {
 		case j.state.Run != 0 || j.final() && !j.replays(e):
 			e.next++
 			continue
-		case !j.final() && (j.waits > 0 || j.state.Stopping != "" || e.barrier > 0):
+		case !j.final() && (j.waits > 0 || j.state.Stopping != "" || e.barrier > 0 || e.messageBefore(j)):
 			return
-		case e.credits > 0 && e.credits+j.spec.Credits > c.config.Credits:
+		case e.credits > 0 && e.credits+j.spec.Credits > c.config.Credits && !mutated("overfill-ring"):
+			if mutated("overtake-big-job") {
+				e.next++
+				continue
+			}
 			return
 		}
 		e.next++
@@ -278,7 +286,7 @@ func (c *Core) dispatch(e *entity) {
 // replays reports whether a job with an outcome must run again in this epoch,
 // silently, because the recorded image does not hold all of its work.
 func (j *job) replays(e *entity) bool {
-	return j.state.Phase == core.JobCompleted && j.state.Epoch != e.state.Epoch &&
+	return !mutated("skip-replay") && j.state.Phase == core.JobCompleted && j.state.Epoch != e.state.Epoch &&
 		j.state.Cursor < j.spec.Workgroups()
 }
 
@@ -295,6 +303,9 @@ func (c *Core) run(e *entity, j *job) {
 
 // runCommand starts at the cursor: what the recorded image holds is done.
 func (j *job) runCommand() core.Command {
+	if mutated("replay-from-start") {
+		return core.Command{Kind: core.CommandRun, Job: j.spec.ID, JobSpec: j.spec}
+	}
 	return core.Command{
 		Kind: core.CommandRun, Job: j.spec.ID, JobSpec: j.spec, First: j.state.Cursor,
 		ExecutedTime: j.state.ExecutedTime,
@@ -304,13 +315,10 @@ func (j *job) runCommand() core.Command {
 // ranToEnd: all workgroups of the job are done.
 func (c *Core) ranToEnd(e *entity, j *job) {
 	j.state.Stopping = ""
-	if j.spec.Flush {
+	if j.spec.Flush && !mutated("complete-before-file") {
 		j.done = j.spec.Workgroups()
 		c.phase(e, j, core.JobFlushing)
 		return
-	}
-	if j.state.Phase == core.JobQueued {
-		c.phase(e, j, core.JobDispatched)
 	}
 	c.finish(e, j, core.JobCompleted, core.CauseNone, "")
 }
@@ -323,17 +331,6 @@ func (e *entity) usage(j *job, ev *core.BackendEvent) {
 	}
 	j.state.InEpoch = max(j.state.InEpoch, ev.Executed)
 	j.done = max(j.done, min(ev.Done, j.spec.Workgroups()))
-}
-
-// overtime reports whether the job executed longer than its timeout.
-func (j *job) overtime(mode core.Mode) bool {
-	return mode == core.ModeCompute && j.spec.Timeout > 0 && !j.final() &&
-		j.state.ExecutedTime+j.state.TimeInEpoch > j.spec.Timeout
-}
-
-func timeoutText(j *job) string {
-	spent := (j.state.ExecutedTime + j.state.TimeInEpoch).Round(time.Millisecond)
-	return fmt.Sprintf("executed for %s, its timeout is %s", spent, j.spec.Timeout)
 }
 
 // dropDone forgets the jobs up to the cut.

@@ -141,7 +141,11 @@ func TestSentinels(t *testing.T) {
 			State: core.EntityState{ID: id, Goal: core.GoalRun, Residency: core.Away, Generation: 1},
 		}}
 	}
-	job := func(entity core.EntityID, seq core.JobSeq, credits uint32, depends ...core.Fence) Event {
+	job := func(entity core.EntityID, seq core.JobSeq, credits uint32, fences ...core.Fence) Event {
+		var depends []core.Dependency
+		for _, f := range fences {
+			depends = append(depends, core.Dependency{Fence: f})
+		}
 		return Event{Kind: EventSubmit, Spec: &core.JobSpec{
 			ID: core.JobID(100*uint64(entity) + uint64(seq)), Entity: entity, Seq: seq, Grid: [3]uint32{1, 1, 1}, Credits: credits, Depends: depends}}
 	}

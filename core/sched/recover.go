@@ -47,6 +47,7 @@ func (c *Core) restore(r *core.EntityRecord) error {
 			c.signal(core.Fence{Timeline: spec.ID, Seq: rec.Spec.Seq}, failure)
 		}
 	}
+	c.joinAll(e)
 	c.touch(e)
 	return nil
 }
@@ -61,11 +62,18 @@ func (c *Core) restoreJob(e *entity, rec core.JobRecord) {
 	if e.first == len(e.jobs)-1 && j.final() {
 		e.first++
 	}
+	if j.state.Phase == core.JobQueued && j.spec.QueueTimeout > 0 && j.state.Epoch == 0 {
+		c.queueDeadline(e, j)
+	}
+	// Commands for jobs are on record with their jobs only.
+	e.state.Commands = max(e.state.Commands, j.state.Run, j.state.Cancel)
 	if e.state.Residency == core.Away {
 		return
 	}
 	if j.state.Run != 0 {
 		e.credits += j.spec.Credits
+		// Its start is not reported again; without this a hang would never be found.
+		j.executes = j.state.Started != 0
 	}
 	if j.state.Epoch == e.state.Epoch {
 		e.next = len(e.jobs)
@@ -101,8 +109,8 @@ func (c *Core) sessionUp(ev *Event) {
 			}
 		case ok && h.Epoch == e.state.Epoch:
 			c.resend(e, h.Applied)
-		case e.state.Residency == core.Creating:
-			c.resend(e, 0)
+		case e.state.Residency == core.Creating, e.state.Residency == core.Leaving && e.state.Pending != 0 && !ok:
+			c.resend(e, 0) // what it executed comes before the report of its end, which may be on its way
 		default:
 			if ok {
 				c.destroyOrphan(h)
@@ -130,7 +138,7 @@ func (c *Core) resend(e *entity, held core.CommandSeq) {
 	var cmds []core.Command
 	add := func(seq core.CommandSeq, cmd core.Command) {
 		e.state.Commands = max(e.state.Commands, seq)
-		if seq > applied {
+		if seq > applied && !mutated("forget-resend") {
 			cmd.Entity, cmd.Epoch, cmd.Seq = e.spec.ID, e.state.Epoch, seq
 			cmds = append(cmds, cmd)
 		}
@@ -147,6 +155,13 @@ func (c *Core) resend(e *entity, held core.CommandSeq) {
 			Kind: core.CommandMessage, Message: core.MessageSetProperties, Properties: e.spec.Properties,
 		})
 	}
+	if len(e.messages) > 0 && e.messages[0].seq != 0 {
+		m := e.messages[0]
+		add(m.seq, core.Command{Kind: core.CommandMessage, Message: m.kind, Payload: m.payload})
+	}
+	if e.haltSeq != 0 {
+		add(e.haltSeq, core.Command{Kind: core.CommandMessage, Message: core.MessageBarrier})
+	}
 	for _, j := range e.jobs {
 		if j.state.Run != 0 {
 			add(j.state.Run, j.runCommand())
@@ -158,6 +173,8 @@ func (c *Core) resend(e *entity, held core.CommandSeq) {
 	}
 	e.state.Commands = max(e.state.Commands, held)
 	e.since = c.now
+	c.hear(e)
+	c.gotReply(e) // if one is under way, its time begins anew
 	slices.SortFunc(cmds, func(a, b core.Command) int { return cmp.Compare(a.Seq, b.Seq) })
 	c.out.Commands = append(c.out.Commands, cmds...)
 	if e.state.Saving != 0 && !e.asked {

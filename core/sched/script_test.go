@@ -75,7 +75,7 @@ func runScript(text string, seen *coverage) (string, []string) {
 	s := &script{world: newWorld(1), jobs: make(map[string]core.JobID)}
 	s.seen = seen
 	s.now = core.Instant(time.Second)
-	s.config = Config{Credits: 3, QueueMax: 4, Answer: time.Second, LossesMax: 3, Retry: 10 * time.Millisecond, ReplayMax: 40 * time.Millisecond}
+	s.config = Config{Credits: 3, MinRun: -1, QueueMax: 4, Answer: time.Second, LossesMax: 3, Retry: 10 * time.Millisecond, ReplayMax: 40 * time.Millisecond}
 	s.core = New(s.config)
 	s.print = func(format string, args ...any) { fmt.Fprintf(&s.text, "    "+format+"\n", args...) }
 	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
@@ -140,6 +140,8 @@ func (s *script) instruct(words []string) {
 	case "tick":
 		s.now = s.now.Add(duration(at(0)))
 		s.event(Event{Kind: EventTick})
+	case "image-claims":
+		s.claims = map[core.JobID]uint64{s.jobs[at(0)]: uint64(number(at(1)))}
 	case "fail-saves":
 		s.failSave = at(0) == "on"
 	case "fail-output":
@@ -239,12 +241,12 @@ func (s *script) submitJob(args []string, named func(string, string) string) {
 	spec := &core.JobSpec{
 		ID: core.JobID(len(s.jobSpecs) + 1), Entity: entity, Seq: seq, Name: name,
 		Grid: [3]uint32{uint32(number(named("n", "10"))), 1, 1}, Credits: uint32(number(named("credits", "1"))),
-		Timeout: duration(named("timeout", "0s")), Flush: slices.Contains(args, "file"),
+		Timeout: duration(named("timeout", "0s")), QueueTimeout: duration(named("queue", "0s")), Flush: slices.Contains(args, "file"),
 	}
 	ev := Event{Kind: EventSubmit, Spec: spec, OnRecord: slices.Contains(args, "on-record"), Unmet: named("unmet", "")}
 	if f := named("after", ""); f != "" {
 		for _, one := range strings.Split(f, ",") {
-			spec.Depends = append(spec.Depends, fence(one))
+			spec.Depends = append(spec.Depends, core.Dependency{Fence: fence(one)})
 		}
 	}
 	if f := named("long-running", ""); f != "" {

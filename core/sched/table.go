@@ -15,19 +15,23 @@ type Transition struct {
 var Transitions = []Transition{
 	{core.Away, core.Creating, "work and a device"},
 	{core.Creating, core.Resident, "create applied"},
-	{core.Creating, core.Leaving, "create refused, entity lost, close"},
-	{core.Resident, core.Suspending, "checkpoint, suspend, cancel, timeout, result due"},
-	{core.Resident, core.Leaving, "close, entity lost, nothing left to do"},
-	{core.Suspending, core.Saving, "suspend done"},
+	{core.Creating, core.Leaving, "create refused, entity lost, goal is not run"},
+	{core.Resident, core.Suspending, "checkpoint, suspend, cancel, timeout, result due, preempted"},
+	{core.Resident, core.Leaving, "close, entity lost, suspend without anything to save"},
+	{core.Suspending, core.Suspended, "suspend done"},
 	{core.Suspending, core.Leaving, "entity lost"},
-	{core.Saving, core.Resuming, "image committed, goal is run"},
-	{core.Saving, core.Leaving, "image committed or not to be had, goal is not run; entity lost"},
+	{core.Suspended, core.Saving, "an image is due"},
+	{core.Suspended, core.Resuming, "goal is run, and nobody waits for the hardware"},
+	{core.Suspended, core.Leaving, "goal is not run; entity lost"},
+	{core.Saving, core.Suspended, "image committed, or not to be had"},
+	{core.Saving, core.Leaving, "entity lost"},
 	{core.Resuming, core.Resident, "resume done"},
 	{core.Resuming, core.Leaving, "entity lost"},
 	{core.Leaving, core.Away, "destroyed"},
 	{core.Creating, core.Away, "instance gone"},
 	{core.Resident, core.Away, "instance gone"},
 	{core.Suspending, core.Away, "instance gone"},
+	{core.Suspended, core.Away, "instance gone"},
 	{core.Saving, core.Away, "instance gone"},
 	{core.Resuming, core.Away, "instance gone"},
 }
@@ -41,20 +45,21 @@ type JobTransition struct {
 // JobTransitions are all legal changes of a job's phase.
 var JobTransitions = []JobTransition{
 	{core.JobHeld, core.JobQueued, "submitted to its scheduler"},
-	{core.JobHeld, core.JobDependencyFailed, "an awaited job did not complete"},
-	{core.JobHeld, core.JobCancelled, "cancel, earlier job failed"},
-	{core.JobHeld, core.JobKilled, "close"},
 	{core.JobQueued, core.JobDispatched, "run sent"},
 	{core.JobQueued, core.JobFlushing, "all workgroups are in the image already"},
-	{core.JobQueued, core.JobCancelled, "cancel, earlier job failed"},
+	{core.JobQueued, core.JobCompleted, "all workgroups are in the image already, no file is due"},
+	{core.JobQueued, core.JobCancelled, "cancel, earlier job failed; every earlier job has its outcome"},
+	{core.JobQueued, core.JobFailed, "refused; every earlier job has its outcome"},
+	{core.JobQueued, core.JobTimedOut, "waited too long; every earlier job has its outcome"},
 	{core.JobQueued, core.JobKilled, "close"},
-	{core.JobQueued, core.JobDependencyFailed, "an awaited fence failed"},
+	{core.JobQueued, core.JobDependencyFailed, "an awaited job did not complete; every earlier job has its outcome"},
 	{core.JobDispatched, core.JobQueued, "entity left the device, or is closed"},
 	{core.JobDispatched, core.JobFlushing, "ran to its end, a file is due"},
 	{core.JobDispatched, core.JobCompleted, "ran to its end"},
 	{core.JobDispatched, core.JobFailed, "guilty, or refused"},
 	{core.JobDispatched, core.JobTimedOut, "timeout, off the hardware, image committed"},
-	{core.JobDispatched, core.JobCancelled, "cancel, off the hardware, image committed"},
+	{core.JobDispatched, core.JobCancelled, "cancel or earlier job failed, off the hardware"},
+	{core.JobDispatched, core.JobKilled, "closed while it was being taken out behind others"},
 	{core.JobFlushing, core.JobCompleted, "image and files on disk"},
 	{core.JobFlushing, core.JobQueued, "instance gone before the image was committed, or closed"},
 }
@@ -79,7 +84,7 @@ var (
 // residencies and phases count the states; the row and column after the last
 // stand for anything else, from which and to which nothing leads.
 const (
-	residencies = 7
+	residencies = 8
 	phases      = 10
 )
 
@@ -99,6 +104,8 @@ func residencyIndex(r core.Residency) int {
 		return 5
 	case core.Leaving:
 		return 6
+	case core.Suspended:
+		return 7
 	}
 	return residencies
 }

@@ -69,7 +69,7 @@ func contains(list []core.JobPhase, p core.JobPhase) bool {
 // TestMatrices compares the matrices with the tables, over all pairs and a state
 // that does not exist.
 func TestMatrices(t *testing.T) {
-	all := []core.Residency{core.Away, core.Creating, core.Resident, core.Suspending, core.Saving, core.Resuming, core.Leaving, "nowhere"}
+	all := []core.Residency{core.Away, core.Creating, core.Resident, core.Suspending, core.Suspended, core.Saving, core.Resuming, core.Leaving, "nowhere"}
 	if len(all) != residencies+1 {
 		t.Fatalf("%d residencies, the matrix has %d", len(all)-1, residencies)
 	}

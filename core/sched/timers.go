@@ -47,7 +47,21 @@ func (c *Core) arm(e *entity) {
 	}
 	earliest(e.answerBy)
 	earliest(e.retryAt)
-	earliest(c.imageDue(e))
+	earliest(e.queueBy)
+	earliest(e.silentBy)
+	earliest(e.replyBy)
+	if e.state.Residency == core.Resident && c.up && !c.restarting && e.halt == haltNone {
+		enough := e.since.Add(c.config.MinRun)
+		if image := c.imageDue(e); image != 0 {
+			earliest(max(image, enough))
+		}
+		if e.wantsOff(c) {
+			earliest(enough)
+		}
+	}
+	if e.state.Residency == core.Suspended && e.halt == haltNone && e.settledOff() {
+		earliest(c.imageDue(e)) // it may be suspended for somebody else for long
+	}
 	if due == e.due {
 		return
 	}
@@ -56,6 +70,10 @@ func (c *Core) arm(e *entity) {
 		heap.Push(&c.timers, timer{at: due, e: e})
 	}
 }
+
+// settledOff reports whether a suspended entity waits for nothing but the time of
+// its next image.
+func (e *entity) settledOff() bool { return !e.imaged && e.retryAt == 0 && e.answerBy == 0 }
 
 func (c *Core) tick() {
 	for {
@@ -67,12 +85,20 @@ func (c *Core) tick() {
 		e.due = 0
 		if e.answerBy != 0 && e.answerBy <= c.now {
 			e.answerBy = 0
-			c.restart("no answer from the backend in " + c.config.Answer.String() +
-				" while entity " + e.spec.Name + " was " + string(e.state.Residency))
+			if e.state.Residency == core.Suspending {
+				c.latePreemption(e)
+			}
+			c.restart("no answer from the backend in time while entity " + e.spec.Name + " was " + string(e.state.Residency))
+		}
+		if e.replyBy != 0 && e.replyBy <= c.now {
+			e.replyBy = 0
+			c.restart("no answer from the backend in time to a message to entity " + e.spec.Name)
 		}
 		if e.retryAt != 0 && e.retryAt <= c.now {
 			e.retryAt = 0
 		}
+		c.queueOverdue(e)
+		c.silent(e)
 		c.touch(e)
 	}
 }

@@ -39,6 +39,8 @@ type world struct {
 	trace    []string
 	// seen collects the changes of state, for all worlds of a test.
 	seen *coverage
+	// claims are cursors that images hold of jobs against the truth.
+	claims map[core.JobID]uint64
 	// print, when not nil, is told what is decided and what leaves; failSave and
 	// outputError then decide what becomes of a save, instead of chance.
 	print       func(format string, args ...any)
@@ -217,7 +219,11 @@ func (w *world) save(f Effect) {
 	}
 	img := image{mem: maps.Clone(d.mem)}
 	for _, r := range d.ring {
-		img.jobs = append(img.jobs, core.ImageJob{Job: r.spec.ID, Cursor: d.mem[r.spec.ID], Executed: r.ran})
+		cursor := d.mem[r.spec.ID]
+		if claim, ok := w.claims[r.spec.ID]; ok {
+			cursor = claim
+		}
+		img.jobs = append(img.jobs, core.ImageJob{Job: r.spec.ID, Cursor: cursor, Executed: r.ran})
 	}
 	w.images[f.Entity][f.Generation] = img
 	if f.Final && w.outputError == "" {

@@ -1,0 +1,158 @@
+package sched
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/gpuwm/gpuwm/core"
+)
+
+// wave is somebody who waits for entities to leave the hardware: memory, another
+// entity, a shutdown. All are asked at once, and told of together; from then on
+// until the release none of them executes, and none can fail to come back.
+type wave struct {
+	waiter   uint64
+	entities map[*entity]struct{}
+	// all: entities that are added meanwhile join it.
+	all, told bool
+}
+
+func (c *Core) preempt(ev *Event) error {
+	if c.waves[ev.Waiter] != nil {
+		return fmt.Errorf("waiter %d: %w", ev.Waiter, core.ErrExists)
+	}
+	w := &wave{waiter: ev.Waiter, entities: make(map[*entity]struct{}), all: len(ev.Entities) == 0}
+	wanted := c.order
+	if !w.all {
+		wanted = nil
+		for _, id := range ev.Entities {
+			e := c.entities[id]
+			if e == nil {
+				return fmt.Errorf("entity %d: %w", id, core.ErrNotFound)
+			}
+			wanted = append(wanted, e)
+		}
+	}
+	c.waves[ev.Waiter] = w
+	for _, e := range wanted {
+		c.join(w, e)
+	}
+	return nil
+}
+
+func (c *Core) join(w *wave, e *entity) {
+	if e.waves == nil {
+		e.waves = make(map[uint64]*wave)
+	}
+	e.waves[w.waiter] = w
+	w.entities[e] = struct{}{}
+	c.touch(e)
+}
+
+// tellWaves notices the waves whose last entity has left the hardware.
+func (c *Core) tellWaves() {
+	if len(c.waves) == 0 {
+		return
+	}
+	for _, waiter := range slices.Sorted(maps.Keys(c.waves)) { // always in the same order
+		if w := c.waves[waiter]; len(w.entities) == 0 || slices.ContainsFunc(c.touched, w.has) {
+			c.tell(w)
+		}
+	}
+}
+
+func (w *wave) has(e *entity) bool { _, in := w.entities[e]; return in }
+
+func (c *Core) tell(w *wave) {
+	if w.told {
+		return
+	}
+	for e := range w.entities {
+		if !e.off() {
+			return
+		}
+	}
+	w.told = true
+	c.out.Notices = append(c.out.Notices, Notice{Kind: PreemptReady, Waiter: w.waiter})
+}
+
+// off reports whether the entity is confirmed off the hardware.
+func (e *entity) off() bool {
+	switch e.state.Residency {
+	case core.Away, core.Suspended, core.Saving:
+		return true
+	case core.Suspending:
+		return mutated("tell-before-off")
+	}
+	return false
+}
+
+func (c *Core) releaseWave(waiter uint64) {
+	w := c.waves[waiter]
+	if w == nil {
+		return
+	}
+	delete(c.waves, waiter)
+	for _, e := range c.order { // in order, so that the same events give the same batch
+		if _, in := w.entities[e]; in {
+			delete(e.waves, waiter)
+			c.touch(e)
+		}
+	}
+}
+
+// joinAll has a new entity join the waves that everybody is in.
+func (c *Core) joinAll(e *entity) {
+	for _, w := range c.waves {
+		if w.all {
+			c.join(w, e)
+		}
+	}
+}
+
+// halt is how far an EventStop has come.
+type halt uint8
+
+const (
+	haltNone halt = iota
+	// haltAsked: nothing follows; the barrier is to be sent, or under way.
+	haltAsked
+	// haltDone: the last command was carried out.
+	haltDone
+)
+
+// stopEntity begins the stop barrier. Reports are still taken, and what they
+// decide waits for EventStart.
+func (c *Core) stopEntity(e *entity) {
+	if e.halt != haltNone {
+		return
+	}
+	e.halt, e.haltSeq = haltAsked, 0
+	c.gotReply(e)
+}
+
+// halted reports whether the entity is stopped, and sends the barrier when it
+// can be sent. An entity that is on no instance has nothing under way.
+func (c *Core) halted(e *entity) bool {
+	if e.halt == haltAsked && e.haltSeq == 0 {
+		switch {
+		case e.state.Residency == core.Away:
+			c.haltReached(e)
+		case e.state.Residency != core.Leaving && c.up && !c.restarting:
+			e.haltSeq = c.command(e, core.Command{Kind: core.CommandMessage, Message: core.MessageBarrier})
+			c.expectReply(e)
+			c.record(e)
+		}
+	}
+	return e.halt != haltNone && !mutated("leak-through-stop")
+}
+
+func (c *Core) haltReached(e *entity) {
+	e.haltSeq = 0
+	c.gotReply(e)
+	if e.halt == haltAsked {
+		e.halt = haltDone
+		c.out.Notices = append(c.out.Notices, Notice{Kind: Stopped, Entity: e.spec.ID, State: e.state.Residency})
+	}
+}

@@ -1,0 +1,173 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/core/sched"
+)
+
+// packet is one command on its way.
+type packet struct {
+	session core.Session
+	command core.Command
+}
+
+// link is the stream of one session.
+type link struct {
+	session core.Session
+	down    []packet
+	acks    []core.EventSeq
+	// upTo is the last numbered event that arrived.
+	upTo core.EventSeq
+}
+
+// carryCommand has the next command arrive.
+func (w *world) carryCommand() {
+	if l := w.link; l != nil && len(l.down) > 0 {
+		p := l.down[0]
+		l.down = l.down[1:]
+		w.receive(p)
+	}
+}
+
+// carryAck has the next acknowledgement arrive.
+func (w *world) carryAck() {
+	l := w.link
+	if l == nil || len(l.acks) == 0 {
+		return
+	}
+	seq := l.acks[0]
+	l.acks = l.acks[1:]
+	in := w.plant
+	for len(in.events) > 0 && in.events[0].Seq <= seq {
+		in.events = in.events[1:]
+	}
+}
+
+// carryEvent has the next numbered event arrive.
+func (w *world) carryEvent() {
+	l := w.link
+	if l == nil || w.daemon == nil {
+		return
+	}
+	for i := range w.plant.events {
+		if ev := w.plant.events[i]; ev.Seq > l.upTo {
+			l.upTo = ev.Seq
+			w.note("event %d", ev.Seq)
+			_ = w.daemon.step(sched.Event{Kind: sched.EventBackend, Backend: &ev})
+			return
+		}
+	}
+}
+
+// carryProgress has a sample arrive, or be lost, or stay to come again.
+func (w *world) carryProgress() {
+	if w.link == nil || w.daemon == nil || len(w.plant.samples) == 0 {
+		return
+	}
+	ids := slices.Sorted(maps.Keys(w.plant.samples))
+	id := ids[w.rand.IntN(len(ids))]
+	ev := w.plant.samples[id]
+	if w.healing || !w.chance(3) {
+		delete(w.plant.samples, id)
+	}
+	if w.healing || !w.chance(5) {
+		w.note("progress e=%d j=%d %d", id, ev.Job, ev.Executed)
+		_ = w.daemon.step(sched.Event{Kind: sched.EventBackend, Backend: &ev})
+	}
+}
+
+// oldReport repeats a report of an epoch that is over, or one that was taken.
+func (w *world) oldReport() {
+	if w.daemon == nil || w.link == nil || len(w.old) == 0 {
+		return
+	}
+	ev := w.old[w.rand.IntN(len(w.old))]
+	if s, known := w.daemon.states[ev.Entity]; !known || ev.Epoch >= s.Epoch {
+		return
+	}
+	w.counts["old report"]++
+	ev.Seq = 0
+	_ = w.daemon.step(sched.Event{Kind: sched.EventBackend, Backend: &ev})
+}
+
+// breakLink ends the session. What was on its way down is lost, or arrives late.
+func (w *world) breakLink() {
+	if w.link == nil {
+		return
+	}
+	w.counts["broken link"]++
+	if w.chance(2) {
+		w.stray = w.link.down
+	}
+	w.link = nil
+}
+
+// carryStray has a command of a broken session arrive.
+func (w *world) carryStray() {
+	if len(w.stray) > 0 {
+		p := w.stray[0]
+		w.stray = w.stray[1:]
+		w.receive(p)
+	}
+}
+
+// startInstance starts a plugin, once the end of the one before is on record.
+func (w *world) startInstance() {
+	if w.plant != nil || w.ended || w.daemon == nil {
+		return
+	}
+	w.note("instance")
+	w.plant = &instance{lanes: make(map[core.EntityID]*lane), samples: make(map[core.EntityID]core.BackendEvent)}
+	w.connect()
+}
+
+// connect opens a session: its number is on record first.
+func (w *world) connect() {
+	d := w.daemon
+	if d == nil || d.rebuilding || w.plant == nil || w.link != nil || d.connecting {
+		return
+	}
+	d.connecting = true
+	d.session++
+	session := d.session
+	w.medium.add(w, &core.Write{Session: session}, func(err error) {
+		d.connecting = false
+		if err != nil {
+			d.commitFailed()
+			return
+		}
+		if w.plant == nil || w.daemon != d || w.plant.session >= session {
+			return
+		}
+		w.attach(session)
+	})
+}
+
+func (w *world) attach(session core.Session) {
+	w.note("session %d", session)
+	w.plant.session = session
+	w.link = &link{session: session}
+	w.daemon.ring = w.ring
+	ev := sched.Event{Kind: sched.EventUp, Credits: w.ring}
+	for _, id := range w.plant.held() {
+		l := w.plant.lanes[id]
+		ev.Held = append(ev.Held, sched.Held{Entity: id, Epoch: l.epoch, Applied: l.applied})
+	}
+	_ = w.daemon.step(ev)
+}
+
+// killInstance ends the instance. That it has ended is found out for sure.
+func (w *world) killInstance() {
+	if w.plant == nil {
+		return
+	}
+	w.counts["instance ended"]++
+	w.note("instance ended")
+	w.plant, w.link, w.stray, w.ended = nil, nil, nil, true
+	if w.daemon != nil {
+		w.daemon.tellGone()
+	}
+}
