@@ -109,8 +109,11 @@ func (c *Core) sessionUp(ev *Event) {
 			}
 		case ok && h.Epoch == e.state.Epoch:
 			c.resend(e, h.Applied)
-		case e.state.Residency == core.Creating, e.state.Residency == core.Leaving && e.state.Pending != 0 && !ok:
-			c.resend(e, 0) // what it executed comes before the report of its end, which may be on its way
+		case e.state.Residency == core.Creating:
+			c.resend(e, 0)
+		case e.state.Residency == core.Leaving && e.state.Pending != 0 && !ok:
+			// The report of its end may be on its way, and before it what was executed.
+			c.resend(e, e.state.Pending-1)
 		default:
 			if ok {
 				c.destroyOrphan(h)
