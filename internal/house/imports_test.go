@@ -59,7 +59,7 @@ var rules = []rule{
 
 	{"api/v1", []string{"google.golang.org/protobuf/...", grpc, "connectrpc.com/connect/..."}, []string{"core/...", "sdk/..."}, "the wire form is generated and knows nobody"},
 
-	{"sdk", []string{"core", "core/crash", "api/v1", "sdk/internal/wire", plugin, grpc, hclog}, []string{"core/sched", "core/manager", "store", "sdk/host", bbolt},
+	{"sdk", []string{"core", "core/crash", "core/usage", "api/v1", "sdk/internal/wire", plugin, grpc, hclog}, []string{"core/sched", "core/manager", "store", "sdk/host", bbolt},
 		"what a plugin's author imports must not bring the daemon along"},
 	{"sdk/internal/wire", []string{"core", "api/v1", grpc, "google.golang.org/protobuf/..."}, []string{"core/sched", "core/manager", "store"}, "both sides of the seam use it"},
 	{"sdk/internal/memory", []string{"core", "sdk", hclog}, []string{"core/sched", "core/manager", "store", "sdk/host"}, "a backend for tests stands where a plugin stands"},
@@ -83,6 +83,8 @@ var rules = []rule{
 	{"cmd/gpuwm/cli", []string{"core", "configs", "api/v1", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term"},
 		[]string{"core/manager", "core/sched", "store", "sdk/...", "plugins/..."}, "verbs see nouns, files and the API only"},
 	{"cmd/gpuwm/wire", []string{"cmd/gpuwm/cli", "configs", "core/...", "plugins/...", "sdk", "sdk/host", "store", hclog}, nil, "the one place that sees them all"},
+
+	{"sim", []string{"core", "core/sched", "store"}, []string{"cmd/..."}, "it drives the real deciders and the real records, and starts no process"},
 
 	{"internal/house", nil, nil, "tests only"},
 }
