@@ -58,6 +58,8 @@ type EntitySpec struct {
 	Buffers    []BufferSpec `json:"buffers"`
 	// Saves are the result files; an apply may change them.
 	Saves []SaveSpec `json:"saves,omitempty"`
+	// Run is the digest of the names of all entities that belong to one run.
+	Run Digest `json:"run"`
 	// Identity is the digest of jobs, kernels and inputs that names a run.
 	Identity Digest `json:"identity"`
 }
@@ -120,6 +122,11 @@ type EntityState struct {
 	// Cut is the last job whose whole work is in the recorded image. Later
 	// jobs that have completed are replayed after a restore.
 	Cut JobSeq `json:"cut,omitempty"`
+	// Flush says that the result files are due although no job waits for them:
+	// the last one did not complete, or files were asked for later.
+	Flush bool `json:"flush,omitempty"`
+	// Filed is the last job up to which the result files are written, or cannot be.
+	Filed JobSeq `json:"filed,omitempty"`
 	// LastImage is when the recorded image was committed.
 	LastImage Instant `json:"last_image,omitempty"`
 	// Faults counts how often the entity was guilty.

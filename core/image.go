@@ -55,3 +55,10 @@ type ImageSink interface {
 	Has(Digest) bool
 	Put(ref ChunkRef, data []byte) error
 }
+
+// HeaderChecker is implemented by an ImageSink that knows what it is to receive.
+// CheckHeader is called once, before the first Has and Put; an error ends the
+// transfer.
+type HeaderChecker interface {
+	CheckHeader(ImageHeader) error
+}

@@ -32,6 +32,14 @@ type Device interface {
 	Close(ctx context.Context) error
 }
 
+// LeaveBounder is implemented by a Device that can say how long taking an entity
+// off the hardware may take at worst: its own hang and preemption deadlines,
+// and what it does to the hardware then. The SDK asks once, after Open, and gives
+// Suspend and Destroy that long; 60 s without it, at least a second and at most 115 s.
+type LeaveBounder interface {
+	LeaveBound() time.Duration
+}
+
 // Entity is one entity on a device. The SDK calls its methods serially, in the
 // order of the commands, so that an implementation needs no lock for the
 // entity's own state. Every ctx carries a deadline.

@@ -19,10 +19,12 @@ type device struct {
 	spec        core.DeviceSpec
 	description core.DeviceDescription
 	dev         Device
-	log         hclog.Logger
-	events      *eventLog
-	kernels     *kernels
-	fatal       func(string)
+	// leave bounds suspend and destroy.
+	leave   time.Duration
+	log     hclog.Logger
+	events  *eventLog
+	kernels *kernels
+	fatal   func(string)
 	// ctx ends when the device is being closed.
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -54,7 +56,7 @@ type tomb struct {
 }
 
 func newDevice(spec core.DeviceSpec, log hclog.Logger, fatal func(string)) *device {
-	d := &device{spec: spec, log: log, fatal: fatal, events: newEventLog(log)}
+	d := &device{spec: spec, log: log, fatal: fatal, events: newEventLog(log), leave: leaveBound}
 	d.ctx, d.cancel = context.WithCancelCause(context.Background())
 	d.kernels = &kernels{d: d}
 	d.kernels.mu.known = make(map[core.Digest]*kernelState)
@@ -75,14 +77,14 @@ func (d *device) close(cause error) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeBound)
 	defer cancel()
 	if err := d.guard("close", func() error { return d.dev.Close(ctx) }); err != nil {
-		d.log.Warn("device not closed", "device", d.spec.Name, "error", err)
+		d.log.Warn("device not closed", "error", err)
 	}
 }
 
 // fail reports, once, that the device as a whole is lost.
 func (d *device) fail(err error) {
 	d.failOnce.Do(func() {
-		d.log.Error("device failed", "device", d.spec.Name, "error", err)
+		d.log.Error("device failed", "error", err)
 		d.events.append(nil, &core.BackendEvent{
 			Kind: core.EventDeviceHealth, Cause: core.CauseDevice, Error: wire.Cut(err.Error()),
 		})

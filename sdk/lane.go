@@ -212,7 +212,7 @@ func (l *lane) execMessage(c *core.Command, received time.Time) {
 	var err error
 	switch c.Message {
 	case core.MessageSuspend:
-		err = l.d.call("suspend", leaveBound, l.entity.Suspend)
+		err = l.d.call("suspend", l.d.leave, l.entity.Suspend)
 		if err == nil {
 			l.suspended = true
 			done.Cost = time.Since(received)
@@ -288,7 +288,7 @@ func (l *lane) create(c *core.Command) (err error) {
 	if err != nil {
 		l.d.events.silence(report)
 		if made != nil {
-			_ = l.d.call("destroy", leaveBound, made.Destroy)
+			_ = l.d.call("destroy", l.d.leave, made.Destroy)
 		}
 		return err
 	}
@@ -348,7 +348,7 @@ func (l *lane) removeAt(done *core.BackendEvent) error {
 // remove destroys the entity on the device. When that fails nobody knows what
 // still executes, so the device as a whole is given up.
 func (l *lane) remove() error {
-	err := l.d.call("destroy", leaveBound, l.entity.Destroy)
+	err := l.d.call("destroy", l.d.leave, l.entity.Destroy)
 	if err != nil {
 		err = fmt.Errorf("destroy entity %d of epoch %d: %w", l.id, l.live, err)
 		l.d.fail(err)
@@ -393,7 +393,7 @@ func causeOf(kind core.CommandKind, err error) core.Cause {
 		return core.CauseKernel
 	case kind == core.CommandCreate && (errors.Is(err, core.ErrCorrupt) || errors.Is(err, core.ErrDeadline)):
 		return core.CauseImage
-	case kind == core.CommandMessage && errors.Is(err, context.DeadlineExceeded):
+	case kind == core.CommandMessage && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, core.ErrDeadline)):
 		return core.CauseHang
 	}
 	return core.CauseRefused

@@ -17,9 +17,13 @@ const (
 	runBound = 30 * time.Second
 	// controlBound is for cancel, resume, set-properties and own messages.
 	controlBound = 30 * time.Second
-	// leaveBound is for suspend and destroy: 30 s beyond the longest hang and
-	// preemption deadline a device is configured with in practice (30 s).
+	// leaveBound is for suspend and destroy where the device is no LeaveBounder: 30 s
+	// beyond a hang and preemption deadline of 30 s.
 	leaveBound = 60 * time.Second
+	// leaveBoundMax is the most a LeaveBounder gets: below the two minutes that the
+	// schedulers wait for a suspend or destroy (sched.DefaultAnswer), so that the
+	// backend says what hung before it counts as silent. A test compares the two.
+	leaveBoundMax = 115 * time.Second
 	// saveBound is for an image to be taken and read, with imageRate as above.
 	saveBound = 60 * time.Second
 	// closeBound is for closing a device when the process ends.

@@ -181,13 +181,17 @@ func sameSpec(a, b core.DeviceSpec) bool {
 
 // bringUp opens the backend's device. After an error the name is free again.
 func (s *server) bringUp(o *opening) {
-	d := newDevice(o.spec, s.log, s.fatal)
+	log := s.log.With("device", o.spec.Name)
+	d := newDevice(o.spec, log, s.fatal)
 	err := d.call("open", openBound, func(ctx context.Context) (err error) {
-		d.dev, err = s.backend.Open(ctx, o.spec, s.log.With("device", o.spec.Name), d.fail)
+		d.dev, err = s.backend.Open(ctx, o.spec, log, d.fail)
 		return err
 	})
 	if err == nil {
 		d.description = d.dev.Describe()
+		if b, ok := d.dev.(LeaveBounder); ok {
+			d.leave = max(min(b.LeaveBound(), leaveBoundMax), time.Second)
+		}
 		_, err = wire.ToDeviceDescription(wire.FromDeviceDescription(d.description))
 		if err != nil {
 			d.close(err)

@@ -54,7 +54,8 @@
 // Kinds: 1 applied, 2 refused, 3 started, 4 completed, 5 cancelled,
 // 6 message done, 7 destroyed, 8 entity lost, 9 device health, 10 progress.
 // Causes: 1 trap, 2 memory, 3 hang, 4 timeout, 5 kernel, 6 refused, 7 user,
-// 8 earlier-job, 9 dependency, 10 banned, 11 device, 12 image, 13 output.
+// 8 earlier-job, 9 dependency, 10 banned, 11 device, 12 image, 13 output,
+// 14 queue-timeout.
 //
 // Names of chunks (ChunkNames.refs): count:uvarint, then for each buffer:uvarint
 // index:uvarint size:uvarint digest zero:byte.
@@ -121,11 +122,15 @@ func (*HelloRequest) Descriptor() ([]byte, []int) {
 type HelloReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The name the process was started with.
-	Instance      string   `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
-	Protocol      uint32   `protobuf:"varint,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Name          string   `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Version       string   `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
-	Engines       []string `protobuf:"bytes,5,rep,name=engines,proto3" json:"engines,omitempty"`
+	Instance string   `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	Protocol uint32   `protobuf:"varint,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Name     string   `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Version  string   `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Engines  []string `protobuf:"bytes,5,rep,name=engines,proto3" json:"engines,omitempty"`
+	// A JSON schema of the options of a device; empty when it declares none.
+	ConfigSchema []byte `protobuf:"bytes,6,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"`
+	// Message types of the backend's own.
+	Messages      []*MessageType `protobuf:"bytes,7,rep,name=messages,proto3" json:"messages,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -195,6 +200,81 @@ func (x *HelloReply) GetEngines() []string {
 	return nil
 }
 
+func (x *HelloReply) GetConfigSchema() []byte {
+	if x != nil {
+		return x.ConfigSchema
+	}
+	return nil
+}
+
+func (x *HelloReply) GetMessages() []*MessageType {
+	if x != nil {
+		return x.Messages
+	}
+	return nil
+}
+
+// MessageType is a message of a backend's own: its kind is 1024 or more.
+type MessageType struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          uint32                 `protobuf:"varint,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Doc           string                 `protobuf:"bytes,3,opt,name=doc,proto3" json:"doc,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MessageType) Reset() {
+	*x = MessageType{}
+	mi := &file_backend_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MessageType) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MessageType) ProtoMessage() {}
+
+func (x *MessageType) ProtoReflect() protoreflect.Message {
+	mi := &file_backend_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MessageType.ProtoReflect.Descriptor instead.
+func (*MessageType) Descriptor() ([]byte, []int) {
+	return file_backend_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *MessageType) GetKind() uint32 {
+	if x != nil {
+		return x.Kind
+	}
+	return 0
+}
+
+func (x *MessageType) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MessageType) GetDoc() string {
+	if x != nil {
+		return x.Doc
+	}
+	return ""
+}
+
 type DeviceSpec struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -207,7 +287,7 @@ type DeviceSpec struct {
 
 func (x *DeviceSpec) Reset() {
 	*x = DeviceSpec{}
-	mi := &file_backend_proto_msgTypes[2]
+	mi := &file_backend_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -219,7 +299,7 @@ func (x *DeviceSpec) String() string {
 func (*DeviceSpec) ProtoMessage() {}
 
 func (x *DeviceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[2]
+	mi := &file_backend_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -232,7 +312,7 @@ func (x *DeviceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceSpec.ProtoReflect.Descriptor instead.
 func (*DeviceSpec) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{2}
+	return file_backend_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DeviceSpec) GetName() string {
@@ -279,7 +359,7 @@ type DeviceDescription struct {
 
 func (x *DeviceDescription) Reset() {
 	*x = DeviceDescription{}
-	mi := &file_backend_proto_msgTypes[3]
+	mi := &file_backend_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -291,7 +371,7 @@ func (x *DeviceDescription) String() string {
 func (*DeviceDescription) ProtoMessage() {}
 
 func (x *DeviceDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[3]
+	mi := &file_backend_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -304,7 +384,7 @@ func (x *DeviceDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceDescription.ProtoReflect.Descriptor instead.
 func (*DeviceDescription) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{3}
+	return file_backend_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *DeviceDescription) GetName() string {
@@ -375,7 +455,7 @@ type OpenDevice struct {
 
 func (x *OpenDevice) Reset() {
 	*x = OpenDevice{}
-	mi := &file_backend_proto_msgTypes[4]
+	mi := &file_backend_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +467,7 @@ func (x *OpenDevice) String() string {
 func (*OpenDevice) ProtoMessage() {}
 
 func (x *OpenDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[4]
+	mi := &file_backend_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +480,7 @@ func (x *OpenDevice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenDevice.ProtoReflect.Descriptor instead.
 func (*OpenDevice) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{4}
+	return file_backend_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *OpenDevice) GetSpec() *DeviceSpec {
@@ -436,7 +516,7 @@ type HeldEntity struct {
 
 func (x *HeldEntity) Reset() {
 	*x = HeldEntity{}
-	mi := &file_backend_proto_msgTypes[5]
+	mi := &file_backend_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -448,7 +528,7 @@ func (x *HeldEntity) String() string {
 func (*HeldEntity) ProtoMessage() {}
 
 func (x *HeldEntity) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[5]
+	mi := &file_backend_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -461,7 +541,7 @@ func (x *HeldEntity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldEntity.ProtoReflect.Descriptor instead.
 func (*HeldEntity) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{5}
+	return file_backend_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HeldEntity) GetEntity() uint64 {
@@ -486,16 +566,19 @@ func (x *HeldEntity) GetApplied() uint64 {
 }
 
 type DeviceOpened struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Description   *DeviceDescription     `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
-	Held          []*HeldEntity          `protobuf:"bytes,2,rep,name=held,proto3" json:"held,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Description *DeviceDescription     `protobuf:"bytes,1,opt,name=description,proto3" json:"description,omitempty"`
+	Held        []*HeldEntity          `protobuf:"bytes,2,rep,name=held,proto3" json:"held,omitempty"`
+	// The events that follow in this session begin after this number: that of open,
+	// or a higher one of a session before.
+	Acked         uint64 `protobuf:"varint,3,opt,name=acked,proto3" json:"acked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeviceOpened) Reset() {
 	*x = DeviceOpened{}
-	mi := &file_backend_proto_msgTypes[6]
+	mi := &file_backend_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -507,7 +590,7 @@ func (x *DeviceOpened) String() string {
 func (*DeviceOpened) ProtoMessage() {}
 
 func (x *DeviceOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[6]
+	mi := &file_backend_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -520,7 +603,7 @@ func (x *DeviceOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviceOpened.ProtoReflect.Descriptor instead.
 func (*DeviceOpened) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{6}
+	return file_backend_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeviceOpened) GetDescription() *DeviceDescription {
@@ -537,6 +620,13 @@ func (x *DeviceOpened) GetHeld() []*HeldEntity {
 	return nil
 }
 
+func (x *DeviceOpened) GetAcked() uint64 {
+	if x != nil {
+		return x.Acked
+	}
+	return 0
+}
+
 // SessionRequest: the first one of a stream carries open, the others never.
 type SessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -551,7 +641,7 @@ type SessionRequest struct {
 
 func (x *SessionRequest) Reset() {
 	*x = SessionRequest{}
-	mi := &file_backend_proto_msgTypes[7]
+	mi := &file_backend_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +653,7 @@ func (x *SessionRequest) String() string {
 func (*SessionRequest) ProtoMessage() {}
 
 func (x *SessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[7]
+	mi := &file_backend_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +666,7 @@ func (x *SessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionRequest.ProtoReflect.Descriptor instead.
 func (*SessionRequest) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{7}
+	return file_backend_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SessionRequest) GetOpen() *OpenDevice {
@@ -614,7 +704,7 @@ type SessionReply struct {
 
 func (x *SessionReply) Reset() {
 	*x = SessionReply{}
-	mi := &file_backend_proto_msgTypes[8]
+	mi := &file_backend_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +716,7 @@ func (x *SessionReply) String() string {
 func (*SessionReply) ProtoMessage() {}
 
 func (x *SessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[8]
+	mi := &file_backend_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +729,7 @@ func (x *SessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionReply.ProtoReflect.Descriptor instead.
 func (*SessionReply) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{8}
+	return file_backend_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SessionReply) GetOpened() *DeviceOpened {
@@ -673,7 +763,7 @@ type BufferSpec struct {
 
 func (x *BufferSpec) Reset() {
 	*x = BufferSpec{}
-	mi := &file_backend_proto_msgTypes[9]
+	mi := &file_backend_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +775,7 @@ func (x *BufferSpec) String() string {
 func (*BufferSpec) ProtoMessage() {}
 
 func (x *BufferSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[9]
+	mi := &file_backend_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +788,7 @@ func (x *BufferSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BufferSpec.ProtoReflect.Descriptor instead.
 func (*BufferSpec) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{9}
+	return file_backend_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BufferSpec) GetName() string {
@@ -732,7 +822,7 @@ type EntitySpec struct {
 
 func (x *EntitySpec) Reset() {
 	*x = EntitySpec{}
-	mi := &file_backend_proto_msgTypes[10]
+	mi := &file_backend_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +834,7 @@ func (x *EntitySpec) String() string {
 func (*EntitySpec) ProtoMessage() {}
 
 func (x *EntitySpec) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[10]
+	mi := &file_backend_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +847,7 @@ func (x *EntitySpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EntitySpec.ProtoReflect.Descriptor instead.
 func (*EntitySpec) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{10}
+	return file_backend_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EntitySpec) GetName() string {
@@ -829,7 +919,7 @@ type KernelHeader struct {
 
 func (x *KernelHeader) Reset() {
 	*x = KernelHeader{}
-	mi := &file_backend_proto_msgTypes[11]
+	mi := &file_backend_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -841,7 +931,7 @@ func (x *KernelHeader) String() string {
 func (*KernelHeader) ProtoMessage() {}
 
 func (x *KernelHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[11]
+	mi := &file_backend_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -854,7 +944,7 @@ func (x *KernelHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KernelHeader.ProtoReflect.Descriptor instead.
 func (*KernelHeader) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{11}
+	return file_backend_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *KernelHeader) GetDevice() string {
@@ -902,7 +992,7 @@ type PutKernelRequest struct {
 
 func (x *PutKernelRequest) Reset() {
 	*x = PutKernelRequest{}
-	mi := &file_backend_proto_msgTypes[12]
+	mi := &file_backend_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1004,7 @@ func (x *PutKernelRequest) String() string {
 func (*PutKernelRequest) ProtoMessage() {}
 
 func (x *PutKernelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[12]
+	mi := &file_backend_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1017,7 @@ func (x *PutKernelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutKernelRequest.ProtoReflect.Descriptor instead.
 func (*PutKernelRequest) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{12}
+	return file_backend_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PutKernelRequest) GetHeader() *KernelHeader {
@@ -952,7 +1042,7 @@ type PutKernelReply struct {
 
 func (x *PutKernelReply) Reset() {
 	*x = PutKernelReply{}
-	mi := &file_backend_proto_msgTypes[13]
+	mi := &file_backend_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1054,7 @@ func (x *PutKernelReply) String() string {
 func (*PutKernelReply) ProtoMessage() {}
 
 func (x *PutKernelReply) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[13]
+	mi := &file_backend_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1067,7 @@ func (x *PutKernelReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutKernelReply.ProtoReflect.Descriptor instead.
 func (*PutKernelReply) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{13}
+	return file_backend_proto_rawDescGZIP(), []int{14}
 }
 
 type ImageJob struct {
@@ -992,7 +1082,7 @@ type ImageJob struct {
 
 func (x *ImageJob) Reset() {
 	*x = ImageJob{}
-	mi := &file_backend_proto_msgTypes[14]
+	mi := &file_backend_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1004,7 +1094,7 @@ func (x *ImageJob) String() string {
 func (*ImageJob) ProtoMessage() {}
 
 func (x *ImageJob) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[14]
+	mi := &file_backend_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1017,7 +1107,7 @@ func (x *ImageJob) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageJob.ProtoReflect.Descriptor instead.
 func (*ImageJob) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{14}
+	return file_backend_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ImageJob) GetJob() uint64 {
@@ -1062,7 +1152,7 @@ type ImageHeader struct {
 
 func (x *ImageHeader) Reset() {
 	*x = ImageHeader{}
-	mi := &file_backend_proto_msgTypes[15]
+	mi := &file_backend_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1164,7 @@ func (x *ImageHeader) String() string {
 func (*ImageHeader) ProtoMessage() {}
 
 func (x *ImageHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[15]
+	mi := &file_backend_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1177,7 @@ func (x *ImageHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageHeader.ProtoReflect.Descriptor instead.
 func (*ImageHeader) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{15}
+	return file_backend_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ImageHeader) GetVersion() uint32 {
@@ -1145,7 +1235,7 @@ type ImageTarget struct {
 
 func (x *ImageTarget) Reset() {
 	*x = ImageTarget{}
-	mi := &file_backend_proto_msgTypes[16]
+	mi := &file_backend_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1247,7 @@ func (x *ImageTarget) String() string {
 func (*ImageTarget) ProtoMessage() {}
 
 func (x *ImageTarget) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[16]
+	mi := &file_backend_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1260,7 @@ func (x *ImageTarget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageTarget.ProtoReflect.Descriptor instead.
 func (*ImageTarget) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{16}
+	return file_backend_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ImageTarget) GetDevice() string {
@@ -1211,7 +1301,7 @@ type ChunkNames struct {
 
 func (x *ChunkNames) Reset() {
 	*x = ChunkNames{}
-	mi := &file_backend_proto_msgTypes[17]
+	mi := &file_backend_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1313,7 @@ func (x *ChunkNames) String() string {
 func (*ChunkNames) ProtoMessage() {}
 
 func (x *ChunkNames) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[17]
+	mi := &file_backend_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1326,7 @@ func (x *ChunkNames) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChunkNames.ProtoReflect.Descriptor instead.
 func (*ChunkNames) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{17}
+	return file_backend_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ChunkNames) GetRefs() []byte {
@@ -1258,7 +1348,7 @@ type Trailer struct {
 
 func (x *Trailer) Reset() {
 	*x = Trailer{}
-	mi := &file_backend_proto_msgTypes[18]
+	mi := &file_backend_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1360,7 @@ func (x *Trailer) String() string {
 func (*Trailer) ProtoMessage() {}
 
 func (x *Trailer) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[18]
+	mi := &file_backend_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1373,7 @@ func (x *Trailer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trailer.ProtoReflect.Descriptor instead.
 func (*Trailer) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{18}
+	return file_backend_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Trailer) GetChunks() uint64 {
@@ -1315,7 +1405,7 @@ type PutImageRequest struct {
 
 func (x *PutImageRequest) Reset() {
 	*x = PutImageRequest{}
-	mi := &file_backend_proto_msgTypes[19]
+	mi := &file_backend_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1417,7 @@ func (x *PutImageRequest) String() string {
 func (*PutImageRequest) ProtoMessage() {}
 
 func (x *PutImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[19]
+	mi := &file_backend_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1430,7 @@ func (x *PutImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutImageRequest.ProtoReflect.Descriptor instead.
 func (*PutImageRequest) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{19}
+	return file_backend_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PutImageRequest) GetTarget() *ImageTarget {
@@ -1386,7 +1476,7 @@ type PutImageReply struct {
 
 func (x *PutImageReply) Reset() {
 	*x = PutImageReply{}
-	mi := &file_backend_proto_msgTypes[20]
+	mi := &file_backend_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1488,7 @@ func (x *PutImageReply) String() string {
 func (*PutImageReply) ProtoMessage() {}
 
 func (x *PutImageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[20]
+	mi := &file_backend_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1501,7 @@ func (x *PutImageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutImageReply.ProtoReflect.Descriptor instead.
 func (*PutImageReply) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{20}
+	return file_backend_proto_rawDescGZIP(), []int{21}
 }
 
 // GetImageRequest: target first; then one want for each window of names.
@@ -1426,7 +1516,7 @@ type GetImageRequest struct {
 
 func (x *GetImageRequest) Reset() {
 	*x = GetImageRequest{}
-	mi := &file_backend_proto_msgTypes[21]
+	mi := &file_backend_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1438,7 +1528,7 @@ func (x *GetImageRequest) String() string {
 func (*GetImageRequest) ProtoMessage() {}
 
 func (x *GetImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[21]
+	mi := &file_backend_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1451,7 +1541,7 @@ func (x *GetImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageRequest.ProtoReflect.Descriptor instead.
 func (*GetImageRequest) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{21}
+	return file_backend_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetImageRequest) GetTarget() *ImageTarget {
@@ -1482,7 +1572,7 @@ type GetImageReply struct {
 
 func (x *GetImageReply) Reset() {
 	*x = GetImageReply{}
-	mi := &file_backend_proto_msgTypes[22]
+	mi := &file_backend_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1584,7 @@ func (x *GetImageReply) String() string {
 func (*GetImageReply) ProtoMessage() {}
 
 func (x *GetImageReply) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[22]
+	mi := &file_backend_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1597,7 @@ func (x *GetImageReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageReply.ProtoReflect.Descriptor instead.
 func (*GetImageReply) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{22}
+	return file_backend_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetImageReply) GetHeader() *ImageHeader {
@@ -1548,7 +1638,7 @@ type LogsRequest struct {
 
 func (x *LogsRequest) Reset() {
 	*x = LogsRequest{}
-	mi := &file_backend_proto_msgTypes[23]
+	mi := &file_backend_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1560,7 +1650,7 @@ func (x *LogsRequest) String() string {
 func (*LogsRequest) ProtoMessage() {}
 
 func (x *LogsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[23]
+	mi := &file_backend_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1573,7 +1663,7 @@ func (x *LogsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsRequest.ProtoReflect.Descriptor instead.
 func (*LogsRequest) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{23}
+	return file_backend_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogsRequest) GetAfter() uint64 {
@@ -1597,7 +1687,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_backend_proto_msgTypes[24]
+	mi := &file_backend_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1609,7 +1699,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[24]
+	mi := &file_backend_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1622,7 +1712,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{24}
+	return file_backend_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LogLine) GetNumber() uint64 {
@@ -1669,7 +1759,7 @@ type LogsReply struct {
 
 func (x *LogsReply) Reset() {
 	*x = LogsReply{}
-	mi := &file_backend_proto_msgTypes[25]
+	mi := &file_backend_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1771,7 @@ func (x *LogsReply) String() string {
 func (*LogsReply) ProtoMessage() {}
 
 func (x *LogsReply) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[25]
+	mi := &file_backend_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1784,7 @@ func (x *LogsReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsReply.ProtoReflect.Descriptor instead.
 func (*LogsReply) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{25}
+	return file_backend_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LogsReply) GetLines() []*LogLine {
@@ -1712,7 +1802,7 @@ type HealthRequest struct {
 
 func (x *HealthRequest) Reset() {
 	*x = HealthRequest{}
-	mi := &file_backend_proto_msgTypes[26]
+	mi := &file_backend_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1814,7 @@ func (x *HealthRequest) String() string {
 func (*HealthRequest) ProtoMessage() {}
 
 func (x *HealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[26]
+	mi := &file_backend_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1827,7 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
 func (*HealthRequest) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{26}
+	return file_backend_proto_rawDescGZIP(), []int{27}
 }
 
 type HealthReply struct {
@@ -1750,7 +1840,7 @@ type HealthReply struct {
 
 func (x *HealthReply) Reset() {
 	*x = HealthReply{}
-	mi := &file_backend_proto_msgTypes[27]
+	mi := &file_backend_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1762,7 +1852,7 @@ func (x *HealthReply) String() string {
 func (*HealthReply) ProtoMessage() {}
 
 func (x *HealthReply) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[27]
+	mi := &file_backend_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1775,7 +1865,7 @@ func (x *HealthReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReply.ProtoReflect.Descriptor instead.
 func (*HealthReply) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{27}
+	return file_backend_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *HealthReply) GetPending() uint64 {
@@ -1793,7 +1883,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_backend_proto_msgTypes[28]
+	mi := &file_backend_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +1895,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[28]
+	mi := &file_backend_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +1908,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{28}
+	return file_backend_proto_rawDescGZIP(), []int{29}
 }
 
 type ShutdownReply struct {
@@ -1829,7 +1919,7 @@ type ShutdownReply struct {
 
 func (x *ShutdownReply) Reset() {
 	*x = ShutdownReply{}
-	mi := &file_backend_proto_msgTypes[29]
+	mi := &file_backend_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1931,7 @@ func (x *ShutdownReply) String() string {
 func (*ShutdownReply) ProtoMessage() {}
 
 func (x *ShutdownReply) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[29]
+	mi := &file_backend_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1944,7 @@ func (x *ShutdownReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownReply.ProtoReflect.Descriptor instead.
 func (*ShutdownReply) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{29}
+	return file_backend_proto_rawDescGZIP(), []int{30}
 }
 
 // ErrorDetail travels in the details of every error status of the seam.
@@ -1873,7 +1963,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_backend_proto_msgTypes[30]
+	mi := &file_backend_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1885,7 +1975,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[30]
+	mi := &file_backend_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1898,7 +1988,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{30}
+	return file_backend_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ErrorDetail) GetReason() string {
@@ -1948,7 +2038,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_backend_proto_msgTypes[31]
+	mi := &file_backend_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2050,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[31]
+	mi := &file_backend_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2063,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{31}
+	return file_backend_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Fault) GetCause() string {
@@ -2009,14 +2099,20 @@ var File_backend_proto protoreflect.FileDescriptor
 const file_backend_proto_rawDesc = "" +
 	"\n" +
 	"\rbackend.proto\x12\bgpuwm.v1\"\x0e\n" +
-	"\fHelloRequest\"\x8c\x01\n" +
+	"\fHelloRequest\"\xe4\x01\n" +
 	"\n" +
 	"HelloReply\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x18\n" +
-	"\aengines\x18\x05 \x03(\tR\aengines\"\xcb\x01\n" +
+	"\aengines\x18\x05 \x03(\tR\aengines\x12#\n" +
+	"\rconfig_schema\x18\x06 \x01(\fR\fconfigSchema\x121\n" +
+	"\bmessages\x18\a \x03(\v2\x15.gpuwm.v1.MessageTypeR\bmessages\"G\n" +
+	"\vMessageType\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03doc\x18\x03 \x01(\tR\x03doc\"\xcb\x01\n" +
 	"\n" +
 	"DeviceSpec\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -2045,10 +2141,11 @@ const file_backend_proto_rawDesc = "" +
 	"HeldEntity\x12\x16\n" +
 	"\x06entity\x18\x01 \x01(\x04R\x06entity\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
-	"\aapplied\x18\x03 \x01(\x04R\aapplied\"w\n" +
+	"\aapplied\x18\x03 \x01(\x04R\aapplied\"\x8d\x01\n" +
 	"\fDeviceOpened\x12=\n" +
 	"\vdescription\x18\x01 \x01(\v2\x1b.gpuwm.v1.DeviceDescriptionR\vdescription\x12(\n" +
-	"\x04held\x18\x02 \x03(\v2\x14.gpuwm.v1.HeldEntityR\x04held\"h\n" +
+	"\x04held\x18\x02 \x03(\v2\x14.gpuwm.v1.HeldEntityR\x04held\x12\x14\n" +
+	"\x05acked\x18\x03 \x01(\x04R\x05acked\"h\n" +
 	"\x0eSessionRequest\x12(\n" +
 	"\x04open\x18\x01 \x01(\v2\x14.gpuwm.v1.OpenDeviceR\x04open\x12\x1a\n" +
 	"\bcommands\x18\x02 \x01(\fR\bcommands\x12\x10\n" +
@@ -2170,84 +2267,86 @@ func file_backend_proto_rawDescGZIP() []byte {
 	return file_backend_proto_rawDescData
 }
 
-var file_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_backend_proto_goTypes = []any{
 	(*HelloRequest)(nil),      // 0: gpuwm.v1.HelloRequest
 	(*HelloReply)(nil),        // 1: gpuwm.v1.HelloReply
-	(*DeviceSpec)(nil),        // 2: gpuwm.v1.DeviceSpec
-	(*DeviceDescription)(nil), // 3: gpuwm.v1.DeviceDescription
-	(*OpenDevice)(nil),        // 4: gpuwm.v1.OpenDevice
-	(*HeldEntity)(nil),        // 5: gpuwm.v1.HeldEntity
-	(*DeviceOpened)(nil),      // 6: gpuwm.v1.DeviceOpened
-	(*SessionRequest)(nil),    // 7: gpuwm.v1.SessionRequest
-	(*SessionReply)(nil),      // 8: gpuwm.v1.SessionReply
-	(*BufferSpec)(nil),        // 9: gpuwm.v1.BufferSpec
-	(*EntitySpec)(nil),        // 10: gpuwm.v1.EntitySpec
-	(*KernelHeader)(nil),      // 11: gpuwm.v1.KernelHeader
-	(*PutKernelRequest)(nil),  // 12: gpuwm.v1.PutKernelRequest
-	(*PutKernelReply)(nil),    // 13: gpuwm.v1.PutKernelReply
-	(*ImageJob)(nil),          // 14: gpuwm.v1.ImageJob
-	(*ImageHeader)(nil),       // 15: gpuwm.v1.ImageHeader
-	(*ImageTarget)(nil),       // 16: gpuwm.v1.ImageTarget
-	(*ChunkNames)(nil),        // 17: gpuwm.v1.ChunkNames
-	(*Trailer)(nil),           // 18: gpuwm.v1.Trailer
-	(*PutImageRequest)(nil),   // 19: gpuwm.v1.PutImageRequest
-	(*PutImageReply)(nil),     // 20: gpuwm.v1.PutImageReply
-	(*GetImageRequest)(nil),   // 21: gpuwm.v1.GetImageRequest
-	(*GetImageReply)(nil),     // 22: gpuwm.v1.GetImageReply
-	(*LogsRequest)(nil),       // 23: gpuwm.v1.LogsRequest
-	(*LogLine)(nil),           // 24: gpuwm.v1.LogLine
-	(*LogsReply)(nil),         // 25: gpuwm.v1.LogsReply
-	(*HealthRequest)(nil),     // 26: gpuwm.v1.HealthRequest
-	(*HealthReply)(nil),       // 27: gpuwm.v1.HealthReply
-	(*ShutdownRequest)(nil),   // 28: gpuwm.v1.ShutdownRequest
-	(*ShutdownReply)(nil),     // 29: gpuwm.v1.ShutdownReply
-	(*ErrorDetail)(nil),       // 30: gpuwm.v1.ErrorDetail
-	(*Fault)(nil),             // 31: gpuwm.v1.Fault
-	nil,                       // 32: gpuwm.v1.DeviceSpec.OptionsEntry
+	(*MessageType)(nil),       // 2: gpuwm.v1.MessageType
+	(*DeviceSpec)(nil),        // 3: gpuwm.v1.DeviceSpec
+	(*DeviceDescription)(nil), // 4: gpuwm.v1.DeviceDescription
+	(*OpenDevice)(nil),        // 5: gpuwm.v1.OpenDevice
+	(*HeldEntity)(nil),        // 6: gpuwm.v1.HeldEntity
+	(*DeviceOpened)(nil),      // 7: gpuwm.v1.DeviceOpened
+	(*SessionRequest)(nil),    // 8: gpuwm.v1.SessionRequest
+	(*SessionReply)(nil),      // 9: gpuwm.v1.SessionReply
+	(*BufferSpec)(nil),        // 10: gpuwm.v1.BufferSpec
+	(*EntitySpec)(nil),        // 11: gpuwm.v1.EntitySpec
+	(*KernelHeader)(nil),      // 12: gpuwm.v1.KernelHeader
+	(*PutKernelRequest)(nil),  // 13: gpuwm.v1.PutKernelRequest
+	(*PutKernelReply)(nil),    // 14: gpuwm.v1.PutKernelReply
+	(*ImageJob)(nil),          // 15: gpuwm.v1.ImageJob
+	(*ImageHeader)(nil),       // 16: gpuwm.v1.ImageHeader
+	(*ImageTarget)(nil),       // 17: gpuwm.v1.ImageTarget
+	(*ChunkNames)(nil),        // 18: gpuwm.v1.ChunkNames
+	(*Trailer)(nil),           // 19: gpuwm.v1.Trailer
+	(*PutImageRequest)(nil),   // 20: gpuwm.v1.PutImageRequest
+	(*PutImageReply)(nil),     // 21: gpuwm.v1.PutImageReply
+	(*GetImageRequest)(nil),   // 22: gpuwm.v1.GetImageRequest
+	(*GetImageReply)(nil),     // 23: gpuwm.v1.GetImageReply
+	(*LogsRequest)(nil),       // 24: gpuwm.v1.LogsRequest
+	(*LogLine)(nil),           // 25: gpuwm.v1.LogLine
+	(*LogsReply)(nil),         // 26: gpuwm.v1.LogsReply
+	(*HealthRequest)(nil),     // 27: gpuwm.v1.HealthRequest
+	(*HealthReply)(nil),       // 28: gpuwm.v1.HealthReply
+	(*ShutdownRequest)(nil),   // 29: gpuwm.v1.ShutdownRequest
+	(*ShutdownReply)(nil),     // 30: gpuwm.v1.ShutdownReply
+	(*ErrorDetail)(nil),       // 31: gpuwm.v1.ErrorDetail
+	(*Fault)(nil),             // 32: gpuwm.v1.Fault
+	nil,                       // 33: gpuwm.v1.DeviceSpec.OptionsEntry
 }
 var file_backend_proto_depIdxs = []int32{
-	32, // 0: gpuwm.v1.DeviceSpec.options:type_name -> gpuwm.v1.DeviceSpec.OptionsEntry
-	2,  // 1: gpuwm.v1.OpenDevice.spec:type_name -> gpuwm.v1.DeviceSpec
-	3,  // 2: gpuwm.v1.DeviceOpened.description:type_name -> gpuwm.v1.DeviceDescription
-	5,  // 3: gpuwm.v1.DeviceOpened.held:type_name -> gpuwm.v1.HeldEntity
-	4,  // 4: gpuwm.v1.SessionRequest.open:type_name -> gpuwm.v1.OpenDevice
-	6,  // 5: gpuwm.v1.SessionReply.opened:type_name -> gpuwm.v1.DeviceOpened
-	9,  // 6: gpuwm.v1.EntitySpec.buffers:type_name -> gpuwm.v1.BufferSpec
-	11, // 7: gpuwm.v1.PutKernelRequest.header:type_name -> gpuwm.v1.KernelHeader
-	9,  // 8: gpuwm.v1.ImageHeader.buffers:type_name -> gpuwm.v1.BufferSpec
-	14, // 9: gpuwm.v1.ImageHeader.jobs:type_name -> gpuwm.v1.ImageJob
-	16, // 10: gpuwm.v1.PutImageRequest.target:type_name -> gpuwm.v1.ImageTarget
-	15, // 11: gpuwm.v1.PutImageRequest.header:type_name -> gpuwm.v1.ImageHeader
-	17, // 12: gpuwm.v1.PutImageRequest.names:type_name -> gpuwm.v1.ChunkNames
-	18, // 13: gpuwm.v1.PutImageRequest.trailer:type_name -> gpuwm.v1.Trailer
-	16, // 14: gpuwm.v1.GetImageRequest.target:type_name -> gpuwm.v1.ImageTarget
-	15, // 15: gpuwm.v1.GetImageReply.header:type_name -> gpuwm.v1.ImageHeader
-	17, // 16: gpuwm.v1.GetImageReply.names:type_name -> gpuwm.v1.ChunkNames
-	18, // 17: gpuwm.v1.GetImageReply.trailer:type_name -> gpuwm.v1.Trailer
-	24, // 18: gpuwm.v1.LogsReply.lines:type_name -> gpuwm.v1.LogLine
-	31, // 19: gpuwm.v1.ErrorDetail.fault:type_name -> gpuwm.v1.Fault
-	0,  // 20: gpuwm.v1.Backend.Hello:input_type -> gpuwm.v1.HelloRequest
-	7,  // 21: gpuwm.v1.Backend.Session:input_type -> gpuwm.v1.SessionRequest
-	12, // 22: gpuwm.v1.Backend.PutKernel:input_type -> gpuwm.v1.PutKernelRequest
-	19, // 23: gpuwm.v1.Backend.PutImage:input_type -> gpuwm.v1.PutImageRequest
-	21, // 24: gpuwm.v1.Backend.GetImage:input_type -> gpuwm.v1.GetImageRequest
-	23, // 25: gpuwm.v1.Backend.Logs:input_type -> gpuwm.v1.LogsRequest
-	26, // 26: gpuwm.v1.Backend.Health:input_type -> gpuwm.v1.HealthRequest
-	28, // 27: gpuwm.v1.Backend.Shutdown:input_type -> gpuwm.v1.ShutdownRequest
-	1,  // 28: gpuwm.v1.Backend.Hello:output_type -> gpuwm.v1.HelloReply
-	8,  // 29: gpuwm.v1.Backend.Session:output_type -> gpuwm.v1.SessionReply
-	13, // 30: gpuwm.v1.Backend.PutKernel:output_type -> gpuwm.v1.PutKernelReply
-	20, // 31: gpuwm.v1.Backend.PutImage:output_type -> gpuwm.v1.PutImageReply
-	22, // 32: gpuwm.v1.Backend.GetImage:output_type -> gpuwm.v1.GetImageReply
-	25, // 33: gpuwm.v1.Backend.Logs:output_type -> gpuwm.v1.LogsReply
-	27, // 34: gpuwm.v1.Backend.Health:output_type -> gpuwm.v1.HealthReply
-	29, // 35: gpuwm.v1.Backend.Shutdown:output_type -> gpuwm.v1.ShutdownReply
-	28, // [28:36] is the sub-list for method output_type
-	20, // [20:28] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	2,  // 0: gpuwm.v1.HelloReply.messages:type_name -> gpuwm.v1.MessageType
+	33, // 1: gpuwm.v1.DeviceSpec.options:type_name -> gpuwm.v1.DeviceSpec.OptionsEntry
+	3,  // 2: gpuwm.v1.OpenDevice.spec:type_name -> gpuwm.v1.DeviceSpec
+	4,  // 3: gpuwm.v1.DeviceOpened.description:type_name -> gpuwm.v1.DeviceDescription
+	6,  // 4: gpuwm.v1.DeviceOpened.held:type_name -> gpuwm.v1.HeldEntity
+	5,  // 5: gpuwm.v1.SessionRequest.open:type_name -> gpuwm.v1.OpenDevice
+	7,  // 6: gpuwm.v1.SessionReply.opened:type_name -> gpuwm.v1.DeviceOpened
+	10, // 7: gpuwm.v1.EntitySpec.buffers:type_name -> gpuwm.v1.BufferSpec
+	12, // 8: gpuwm.v1.PutKernelRequest.header:type_name -> gpuwm.v1.KernelHeader
+	10, // 9: gpuwm.v1.ImageHeader.buffers:type_name -> gpuwm.v1.BufferSpec
+	15, // 10: gpuwm.v1.ImageHeader.jobs:type_name -> gpuwm.v1.ImageJob
+	17, // 11: gpuwm.v1.PutImageRequest.target:type_name -> gpuwm.v1.ImageTarget
+	16, // 12: gpuwm.v1.PutImageRequest.header:type_name -> gpuwm.v1.ImageHeader
+	18, // 13: gpuwm.v1.PutImageRequest.names:type_name -> gpuwm.v1.ChunkNames
+	19, // 14: gpuwm.v1.PutImageRequest.trailer:type_name -> gpuwm.v1.Trailer
+	17, // 15: gpuwm.v1.GetImageRequest.target:type_name -> gpuwm.v1.ImageTarget
+	16, // 16: gpuwm.v1.GetImageReply.header:type_name -> gpuwm.v1.ImageHeader
+	18, // 17: gpuwm.v1.GetImageReply.names:type_name -> gpuwm.v1.ChunkNames
+	19, // 18: gpuwm.v1.GetImageReply.trailer:type_name -> gpuwm.v1.Trailer
+	25, // 19: gpuwm.v1.LogsReply.lines:type_name -> gpuwm.v1.LogLine
+	32, // 20: gpuwm.v1.ErrorDetail.fault:type_name -> gpuwm.v1.Fault
+	0,  // 21: gpuwm.v1.Backend.Hello:input_type -> gpuwm.v1.HelloRequest
+	8,  // 22: gpuwm.v1.Backend.Session:input_type -> gpuwm.v1.SessionRequest
+	13, // 23: gpuwm.v1.Backend.PutKernel:input_type -> gpuwm.v1.PutKernelRequest
+	20, // 24: gpuwm.v1.Backend.PutImage:input_type -> gpuwm.v1.PutImageRequest
+	22, // 25: gpuwm.v1.Backend.GetImage:input_type -> gpuwm.v1.GetImageRequest
+	24, // 26: gpuwm.v1.Backend.Logs:input_type -> gpuwm.v1.LogsRequest
+	27, // 27: gpuwm.v1.Backend.Health:input_type -> gpuwm.v1.HealthRequest
+	29, // 28: gpuwm.v1.Backend.Shutdown:input_type -> gpuwm.v1.ShutdownRequest
+	1,  // 29: gpuwm.v1.Backend.Hello:output_type -> gpuwm.v1.HelloReply
+	9,  // 30: gpuwm.v1.Backend.Session:output_type -> gpuwm.v1.SessionReply
+	14, // 31: gpuwm.v1.Backend.PutKernel:output_type -> gpuwm.v1.PutKernelReply
+	21, // 32: gpuwm.v1.Backend.PutImage:output_type -> gpuwm.v1.PutImageReply
+	23, // 33: gpuwm.v1.Backend.GetImage:output_type -> gpuwm.v1.GetImageReply
+	26, // 34: gpuwm.v1.Backend.Logs:output_type -> gpuwm.v1.LogsReply
+	28, // 35: gpuwm.v1.Backend.Health:output_type -> gpuwm.v1.HealthReply
+	30, // 36: gpuwm.v1.Backend.Shutdown:output_type -> gpuwm.v1.ShutdownReply
+	29, // [29:37] is the sub-list for method output_type
+	21, // [21:29] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_backend_proto_init() }
@@ -2261,7 +2360,7 @@ func file_backend_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_backend_proto_rawDesc), len(file_backend_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

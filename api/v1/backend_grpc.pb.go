@@ -54,7 +54,8 @@
 // Kinds: 1 applied, 2 refused, 3 started, 4 completed, 5 cancelled,
 // 6 message done, 7 destroyed, 8 entity lost, 9 device health, 10 progress.
 // Causes: 1 trap, 2 memory, 3 hang, 4 timeout, 5 kernel, 6 refused, 7 user,
-// 8 earlier-job, 9 dependency, 10 banned, 11 device, 12 image, 13 output.
+// 8 earlier-job, 9 dependency, 10 banned, 11 device, 12 image, 13 output,
+// 14 queue-timeout.
 //
 // Names of chunks (ChunkNames.refs): count:uvarint, then for each buffer:uvarint
 // index:uvarint size:uvarint digest zero:byte.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/core/sched"
@@ -286,9 +287,66 @@ func (m *Manager) updateHere(ctx context.Context, d *device, spec core.EntitySpe
 			return struct{}{}, fmt.Errorf("entity %d: %w", spec.ID, core.ErrNotFound)
 		}
 		r.spec = spec
-		return struct{}{}, d.step(&sched.Event{
-			Kind: sched.EventProperties, Entity: spec.ID, Properties: spec.Properties,
+		err := d.step(&sched.Event{
+			Kind: sched.EventProperties, Entity: spec.ID, Properties: spec.Properties, OnFailure: spec.OnFailure,
 		})
+		d.flush(r)
+		return struct{}{}, err
 	})
 	return err
+}
+
+// Retime changes the timeouts of jobs of an entity; those that have their outcome
+// already are left alone. It returns when that is durable.
+func (m *Manager) Retime(ctx context.Context, id core.EntityID, timeouts map[core.JobID]time.Duration) error {
+	d, err := m.place(id)
+	if err != nil {
+		return err
+	}
+	changed, err := ask(ctx, d, func() ([]*core.JobSpec, error) { return d.retimed(id, timeouts) })
+	if err != nil || len(changed) == 0 {
+		return err
+	}
+	if err := m.commit(&core.Write{Jobs: changed}); err != nil {
+		return fmt.Errorf("record timeouts: %w", err)
+	}
+	_, err = ask(ctx, d, func() (struct{}, error) {
+		d.retime(id, changed)
+		return struct{}{}, nil
+	})
+	return err
+}
+
+// retimed returns the specifications that would change.
+func (d *device) retimed(id core.EntityID, timeouts map[core.JobID]time.Duration) ([]*core.JobSpec, error) {
+	r := d.records[id]
+	if r == nil {
+		return nil, fmt.Errorf("entity %d: %w", id, core.ErrNotFound)
+	}
+	var changed []*core.JobSpec
+	for _, j := range r.jobs {
+		timeout, named := timeouts[j.spec.ID]
+		if !named || timeout == j.spec.Timeout || j.state.Phase.Final() {
+			continue
+		}
+		spec := *j.spec
+		spec.Timeout = timeout
+		changed = append(changed, &spec)
+	}
+	return changed, nil
+}
+
+// retime takes over specifications that are on record.
+func (d *device) retime(id core.EntityID, changed []*core.JobSpec) {
+	r := d.records[id]
+	if r == nil {
+		return
+	}
+	for _, spec := range changed {
+		r.byID[spec.ID].spec = spec
+		err := d.step(&sched.Event{Kind: sched.EventTimeout, Entity: id, Job: spec.ID, By: spec.Timeout})
+		if err != nil && !errors.Is(err, core.ErrNotFound) { // not submitted yet, or done with
+			d.log.Error("timeout not changed", "entity", r.spec.Name, "job", spec.Name, "error", err)
+		}
+	}
 }

@@ -81,7 +81,7 @@ func (d *device) answerCommit(err error) {
 // acknowledged them.
 func (d *device) commitFailed(err error) {
 	d.commitRetry = min(max(2*d.commitRetry, commitRetryMin), commitRetryMax)
-	d.log.Error("commit failed", "took", d.commitRetry, "error", err)
+	d.log.Error("commit failed", "error", err)
 	d.next, d.rebuilding, d.link, d.hungry = nil, true, nil, nil
 	d.answerCommit(fmt.Errorf("commit: %w", err))
 	d.manager.busy.Add(1)
@@ -99,9 +99,9 @@ func (d *device) reload(wait time.Duration) {
 			pause.Stop()
 			return
 		}
-		_, err := d.manager.config.Store.Load()
+		snap, err := d.manager.config.Store.Load()
 		if err == nil {
-			d.post(d.rebuild)
+			d.post(func() { d.rebuild(snap) })
 			return
 		}
 		d.log.Error("records not loaded", "error", err)
@@ -109,8 +109,23 @@ func (d *device) reload(wait time.Duration) {
 	}
 }
 
-func (d *device) rebuild() {
+// rebuild begins again from what is on disk, which may be more than was
+// acknowledged: a commit that failed late can have left its states there.
+func (d *device) rebuild(snap *core.Snapshot) {
 	d.rebuilding = false
+	for i := range snap.Entities {
+		rec := &snap.Entities[i]
+		r := d.records[rec.Spec.ID]
+		if r == nil {
+			continue
+		}
+		r.state = rec.State
+		for _, j := range rec.Jobs {
+			if own := r.byID[j.Spec.ID]; own != nil {
+				own.state = j.State
+			}
+		}
+	}
 	d.core, d.outbox = sched.New(d.manager.config.Sched), sched.Outbox{}
 	for _, r := range d.records {
 		d.restore(r)
@@ -144,6 +159,7 @@ func (d *device) restore(r *entityRecord) {
 		return
 	}
 	d.feed(r)
+	d.flush(r)
 }
 
 // tell has f carried out, again after a failed commit, until what it decides is

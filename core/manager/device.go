@@ -170,6 +170,7 @@ func (d *device) release() {
 		d.hungry = nil
 		for _, r := range hungry {
 			d.feed(r)
+			d.flush(r)
 		}
 	}
 }
@@ -232,7 +233,7 @@ func (s *deviceSink) Notice(n *sched.Notice) {
 	}
 	if n.Phase.Final() {
 		d.manager.outcome(n.Job, n.Phase)
-		if r := d.records[n.Entity]; r != nil && r.fed < len(r.jobs) {
+		if r := d.records[n.Entity]; r != nil {
 			d.hungry = append(d.hungry, r)
 		}
 	}
@@ -299,6 +300,11 @@ func (d *device) view(r *entityRecord) EntityView {
 			Spec: j.spec, State: j.state, Entity: r.spec.Name, Device: d.spec.Name,
 			Backend: d.spec.Backend, Visible: sched.Visible(&r.state, &j.state, front),
 			Done: j.state.Cursor, Executed: j.state.Executed + j.state.InEpoch,
+		}
+		if job.Visible == sched.VisibleBlocked {
+			if wait, _ := d.manager.awaits(j.spec); !wait {
+				job.Visible = sched.VisibleQueued // it is fed as soon as there is room
+			}
 		}
 		if live, ok := d.core.Live(r.spec.ID, j.spec.ID); ok {
 			job.Done = max(live.Done, j.state.Cursor)

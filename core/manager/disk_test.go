@@ -97,6 +97,27 @@ func TestSaveFails(t *testing.T) {
 	})
 }
 
+// TestImageOfOtherBuffers: an instance cannot replace the last good image by one
+// that does not have the buffers of the entity.
+func TestImageOfOtherBuffers(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		id := r.create(r.entity("x", newJob("a", 200)))[0]
+		r.lock(func() { r.strange = 3 })
+		if s := r.suspended(id, core.CauseImage); !strings.Contains(s.Error, "other buffers") || s.Generation != 1 {
+			t.Errorf("image %d, the reason is %q", s.Generation, s.Error)
+		}
+		r.lock(func() {
+			for gen, image := range r.images[id] {
+				if len(image.header.Buffers) != 0 {
+					t.Errorf("image %d has buffers %v", gen, image.header.Buffers)
+				}
+			}
+		})
+		r.goal(id, core.GoalRun)
+		r.ends(core.JobCompleted, "a")
+	})
+}
+
 func TestImageCorrupt(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		ids := r.create(r.entity("x", newJob("a", 300)), r.entity("y", newJob("b", 300)))

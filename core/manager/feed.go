@@ -30,6 +30,24 @@ func (d *device) feed(r *entityRecord) {
 	}
 }
 
+// flush has the result files written when every job of an entity has its
+// outcome and no job of it did so: the last one failed, or the files were asked
+// for later.
+func (d *device) flush(r *entityRecord) {
+	if len(r.jobs) == 0 || r.state.Flush || r.state.Goal == core.GoalClose ||
+		!filesDue(&r.spec, &r.state, r.jobs[len(r.jobs)-1].spec.Seq) {
+		return
+	}
+	for _, j := range r.jobs {
+		if !j.state.Phase.Final() {
+			return
+		}
+	}
+	if err := d.step(&sched.Event{Kind: sched.EventFlush, Entity: r.spec.ID}); err != nil {
+		d.log.Error("result files not asked for", "entity", r.spec.Name, "error", err)
+	}
+}
+
 // feedAll looks at every entity again, after the outcome of a job elsewhere.
 func (d *device) feedAll() {
 	for _, r := range d.records {

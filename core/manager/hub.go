@@ -104,12 +104,30 @@ func (v *EntityView) Settled() bool {
 	return v.Finished()
 }
 
-// Finished reports that every job has its outcome.
+// Finished reports that every job has its outcome, and that the result files are
+// written or cannot be.
 func (v *EntityView) Finished() bool {
+	return v.JobsDone() && !filesDue(&v.Spec, &v.State, v.last())
+}
+
+// JobsDone reports that every job has its outcome.
+func (v *EntityView) JobsDone() bool {
 	for i := range v.Jobs {
 		if !v.Jobs[i].State.Phase.Final() {
 			return false
 		}
 	}
 	return true
+}
+
+func (v *EntityView) last() core.JobSeq {
+	if len(v.Jobs) == 0 {
+		return 0
+	}
+	return v.Jobs[len(v.Jobs)-1].Spec.Seq
+}
+
+// filesDue reports whether result files are asked for that are not settled up to job last.
+func filesDue(spec *core.EntitySpec, state *core.EntityState, last core.JobSeq) bool {
+	return len(spec.Saves) > 0 && state.Filed < last && !state.Closed
 }

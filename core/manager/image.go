@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -166,12 +167,12 @@ func (d *device) save(f sched.Effect) {
 	if instance == nil || r == nil {
 		return // the end of the instance is on its way to the schedulers
 	}
-	saves := r.spec.Saves
+	saves, buffers := r.spec.Saves, r.spec.Buffers
 	d.operate(f.Entity, func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, transferMax)
 		defer cancel()
 		started := time.Now()
-		header, err := d.getImage(ctx, instance, f)
+		header, err := d.getImage(ctx, instance, f, buffers)
 		output := ""
 		if err == nil {
 			output = d.writeFiles(f, saves)
@@ -192,7 +193,7 @@ func (d *device) save(f sched.Effect) {
 				"cursors", cursors(header), "took", time.Since(started).Round(time.Millisecond))
 			_ = d.step(&sched.Event{
 				Kind: sched.EventSaved, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation,
-				ImageJobs: header.Jobs, OutputError: output,
+				ImageJobs: header.Jobs, OutputError: output, Final: f.Final,
 			})
 		})
 	})
@@ -206,14 +207,34 @@ func cursors(h core.ImageHeader) string {
 	return text
 }
 
-func (d *device) getImage(ctx context.Context, instance Instance, f sched.Effect) (core.ImageHeader, error) {
+// imageSink is the writer of one image together with what the image must hold.
+type imageSink struct {
+	ImageWriter
+	buffers []core.BufferSpec
+}
+
+// CheckHeader implements core.HeaderChecker: the buffers are those of the
+// entity, in name, size and order, or nothing of the image is taken.
+func (s *imageSink) CheckHeader(h core.ImageHeader) error {
+	if !slices.Equal(h.Buffers, s.buffers) {
+		return fmt.Errorf("image has other buffers than the entity: %w", core.ErrCorrupt)
+	}
+	return nil
+}
+
+func (d *device) getImage(ctx context.Context, instance Instance, f sched.Effect, buffers []core.BufferSpec) (core.ImageHeader, error) {
 	crash.Point("manager.save.before")
 	w, err := d.manager.config.Images.Begin(f.Entity, f.Generation)
 	if err != nil {
 		return core.ImageHeader{}, fmt.Errorf("begin image: %w", err)
 	}
 	defer w.Abort()
-	header, err := instance.GetImage(ctx, d.spec.Name, f.Entity, f.Epoch, w)
+	sink := &imageSink{w, buffers}
+	header, err := instance.GetImage(ctx, d.spec.Name, f.Entity, f.Epoch, sink)
+	if err == nil {
+		// Whatever the instance made of the sink, nothing else is committed.
+		err = sink.CheckHeader(header)
+	}
 	if err != nil {
 		return header, fmt.Errorf("get image: %w", err)
 	}

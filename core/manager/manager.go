@@ -237,7 +237,18 @@ func (m *Manager) Stop(ctx context.Context, detach bool) error {
 			<-d.stopped
 		}
 	})
-	m.busy.Wait()
+	idle := make(chan struct{})
+	go func() {
+		m.busy.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-ctx.Done():
+		// An image or a result file is stuck in the system; the record does not
+		// name what was being written.
+		late = errors.Join(late, fmt.Errorf("stop image operations: %w", core.ErrDeadline))
+	}
 	return late
 }
 

@@ -25,8 +25,11 @@ const (
 	backoffMax = 5 * time.Second
 	// crashesMax instances may end within crashWindow without being asked to;
 	// then the breaker opens and the backend's entities are suspended.
-	crashesMax  = 6
-	crashWindow = time.Minute
+	crashesMax = 6
+	// fruitlessMax instances in a row may end before a session was opened, however
+	// long each took; then the breaker opens too.
+	fruitlessMax = 4
+	crashWindow  = time.Minute
 	// reopensMax bounds how often a broken stream of a living instance is
 	// opened again within crashWindow.
 	reopensMax = 10
@@ -48,6 +51,8 @@ type supervisor struct {
 	// recorded is the instance on record when the manager started, if any.
 	recorded *core.InstanceRecord
 	crashes  window
+	// fruitless counts instances in a row that ended before a session was opened.
+	fruitless int
 	// current is the instance that lives, if any.
 	current atomic.Pointer[core.InstanceRecord]
 }
@@ -123,11 +128,16 @@ func (s *supervisor) run(ctx context.Context) {
 // breaker counts ends in the window; when there are too many it suspends the
 // backend's entities, with the reason, and reports true.
 func (s *supervisor) breaker(cause error) bool {
-	if s.crashes.add(time.Now()) < crashesMax {
+	s.fruitless++
+	crashes := s.crashes.add(time.Now())
+	why := sentence("plugin %s ended %d times within %s, last: %v", s.backend, crashes, crashWindow, cause)
+	switch {
+	case s.fruitless >= fruitlessMax:
+		why = sentence("plugin %s could not be started %d times in a row, last: %v", s.backend, s.fruitless, cause)
+	case crashes < crashesMax:
 		return false
 	}
-	s.crashes = nil
-	why := sentence("plugin %s ended %d times within %s, last: %v", s.backend, crashesMax, crashWindow, cause)
+	s.crashes, s.fruitless = nil, 0
 	s.log.Error("crash loop broken", "error", why)
 	for _, d := range s.devices {
 		d.tell(func() { d.suspendAll(core.CauseDevice, why) })
@@ -161,6 +171,7 @@ func (s *supervisor) life(ctx context.Context, record *core.InstanceRecord) (cor
 	for fresh := true; ; fresh = false {
 		links, err = s.open(ctx, inst, fresh)
 		if err == nil {
+			s.fruitless = 0
 			err = s.watch(ctx, inst, links)
 		}
 		for _, l := range links {

@@ -216,6 +216,9 @@ func (c *Core) blame(e *entity, ev *core.BackendEvent) {
 		// A replay is to blame, or nothing at all runs: the entity cannot be rebuilt.
 		e.state.Faults++
 		e.state.Banned, e.state.Halted = true, true
+		if e.state.Flush {
+			e.state.Flush, e.state.Filed = false, e.last // its results cannot be computed again
+		}
 		e.state.Cause, e.state.Error = orRefused(ev.Cause), ev.Error
 		return
 	}

@@ -9,9 +9,11 @@ import (
 
 // Limits and periods that a zero Config takes.
 const (
-	DefaultCredits       = 64
-	DefaultQueueMax      = 1000
-	DefaultReplayMax     = 30 * time.Second
+	DefaultCredits   = 64
+	DefaultQueueMax  = 1000
+	DefaultReplayMax = 30 * time.Second
+	// DefaultAnswer is above the 115 s that a backend may take at most to get an
+	// entity off the hardware (sdk.LeaveBounder), so that its own word comes first.
 	DefaultAnswer        = 2 * time.Minute
 	DefaultFaultsMax     = 3
 	DefaultLossesMax     = 8
@@ -194,7 +196,7 @@ func (c *Core) handle(ev *Event) error {
 		c.releaseWave(ev.Waiter)
 	case EventLimits:
 		return c.limits(ev.Credits)
-	case EventCancel, EventExtend, EventGoal, EventProperties, EventMessage,
+	case EventCancel, EventExtend, EventTimeout, EventFlush, EventGoal, EventProperties, EventMessage,
 		EventStop, EventStart, EventForget, EventSaved, EventSaveFailed:
 		e := c.entities[ev.Entity]
 		if e == nil {
@@ -214,7 +216,11 @@ func (c *Core) handleEntity(e *entity, ev *Event) error {
 	case EventGoal:
 		return c.goal(e, ev)
 	case EventProperties:
-		c.properties(e, ev.Properties)
+		c.properties(e, ev)
+	case EventTimeout:
+		return c.retime(e, ev)
+	case EventFlush:
+		c.flush(e)
 	case EventExtend:
 		return c.extend(e, ev)
 	case EventMessage:

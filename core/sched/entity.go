@@ -140,8 +140,8 @@ func (c *Core) advanceAway(e *entity) {
 	if e.state.Closed || e.state.Banned {
 		c.failMessages(e, "entity closed")
 	}
-	if c.halted(e) || !c.up || c.restarting || e.state.Goal != core.GoalRun || e.state.Banned ||
-		e.retryAt != 0 || len(e.waves) > 0 || !e.runnable() && len(e.messages) == 0 {
+	if c.halted(e) || !c.up || c.restarting || e.state.Goal != core.GoalRun || e.leaves() ||
+		e.retryAt != 0 || len(e.waves) > 0 || !e.runnable() && len(e.messages) == 0 && !e.flushes() {
 		return
 	}
 	e.state.Epoch++
@@ -222,8 +222,11 @@ func (c *Core) takeOut(e *entity) bool {
 	return waiting
 }
 
-// leaves reports whether the entity is to be destroyed without an image.
-func (e *entity) leaves() bool { return e.state.Goal == core.GoalClose || e.state.Banned }
+// leaves reports whether the entity is to be destroyed without an image. A banned
+// one stays while its result files are due.
+func (e *entity) leaves() bool {
+	return e.state.Goal == core.GoalClose || e.state.Banned && !e.flushes()
+}
 
 // changed reports whether the device may hold work that the image does not.
 func (e *entity) changed() bool {
@@ -306,9 +309,12 @@ func (c *Core) park(e *entity, cause core.Cause, why string) {
 
 // properties stores changed properties and tells the backend in band; changes
 // while a message is under way become one.
-func (c *Core) properties(e *entity, p core.Properties) {
+func (c *Core) properties(e *entity, ev *Event) {
 	spec := *e.spec
-	spec.Properties = p
+	spec.Properties = ev.Properties
+	if ev.OnFailure != "" {
+		spec.OnFailure = ev.OnFailure
+	}
 	e.spec = &spec
 	c.touch(e)
 	switch e.state.Residency {

@@ -38,8 +38,15 @@ const (
 	EventStart
 	// EventLimits changes the room of the rings while entities live.
 	EventLimits
-	// EventProperties changes an entity's properties in band.
+	// EventProperties changes an entity's properties in band, and its OnFailure
+	// when that is set.
 	EventProperties
+	// EventFlush says that the result files are due although no job waits for
+	// them. They are written when every job has its outcome, also of a banned
+	// entity, whose completed jobs are run again for that where need be.
+	EventFlush
+	// EventTimeout replaces the timeout of a job by By; 0 means none.
+	EventTimeout
 	// EventForget drops a closed entity, or one that is away, from memory.
 	EventForget
 	// EventSignal signals the fence of a job of another device.
@@ -73,7 +80,7 @@ type Event struct {
 
 	Entity core.EntityID // cancel, goal, properties, forget, saved, save failed
 	Job    core.JobID    // cancel, extend
-	// By is the extension of extend, more than 0.
+	// By is the extension of extend, more than 0, or the timeout of timeout.
 	By time.Duration
 
 	// Record for restore.
@@ -93,6 +100,7 @@ type Event struct {
 	Cause      core.Cause      // goal (why), save failed
 	Error      string          // likewise; signal: why the job did not complete
 	Properties core.Properties // properties
+	OnFailure  core.OnFailure  // properties
 
 	Fence core.Fence // signal
 
@@ -122,6 +130,8 @@ type Event struct {
 	Generation  core.Generation
 	ImageJobs   []core.ImageJob
 	OutputError string
+	// Final repeats the effect: all result files were due, and are written.
+	Final bool
 }
 
 // Barrier orders a message against the jobs of its entity.

@@ -1,6 +1,8 @@
 package sched
 
 import (
+	"fmt"
+
 	"github.com/gpuwm/gpuwm/core"
 )
 
@@ -23,12 +25,26 @@ func (c *Core) imageNow(e *entity) bool {
 	if e.spec.Mode == core.ModeCompute && e.work >= int64(c.config.ReplayMax) {
 		return true
 	}
-	return e.urgent > 0 || e.first >= c.config.ReplayJobsMax
+	return e.urgent > 0 || e.first >= c.config.ReplayJobsMax ||
+		e.flushes() && e.credits == 0 && e.next == len(e.jobs)
 }
+
+// flush notes that the result files are due though no job waits for them.
+func (c *Core) flush(e *entity) {
+	if e.state.Flush || e.state.Closed || e.state.Goal == core.GoalClose {
+		return
+	}
+	e.state.Flush = true
+	c.record(e)
+	c.notify(e)
+}
+
+// flushes reports whether only the result files are left to do.
+func (e *entity) flushes() bool { return e.state.Flush && e.unfinished == 0 }
 
 func (c *Core) save(e *entity) {
 	e.asked = true
-	final := false
+	final := e.flushes()
 	for _, j := range e.jobs {
 		final = final || j.state.Phase == core.JobFlushing
 	}
@@ -46,9 +62,16 @@ func (e *entity) awaits(ev *Event) bool {
 }
 
 // saved takes the answer that the image is durable: the record of it, the
-// outcomes that waited for it, and the cut are committed together.
+// outcomes that waited for it, and the cut are committed together. An image that
+// cannot be true counts as one that could not be written: the last good one stays.
 func (c *Core) saved(e *entity, ev *Event) {
 	if !e.awaits(ev) {
+		return
+	}
+	if why := e.implausible(ev.ImageJobs); why != "" {
+		failed := *ev
+		failed.Cause, failed.Error = core.CauseImage, why
+		c.saveFailed(e, &failed)
 		return
 	}
 	e.asked = false
@@ -74,11 +97,33 @@ func (c *Core) saved(e *entity, ev *Event) {
 	}
 	c.cut(e)
 	c.out.Effects = append(c.out.Effects, Effect{Kind: EffectRetain, Entity: e.spec.ID, Generation: e.state.Generation})
-	if ev.OutputError != "" {
+	switch {
+	case ev.OutputError != "":
 		c.park(e, core.CauseOutput, ev.OutputError)
+	case ev.Final:
+		e.state.Flush, e.state.Filed = false, e.state.Cut
 	}
 	e.imaged = true
 	c.move(e, core.Suspended)
+}
+
+// implausible says why an image cannot be what the entity left behind, "" when it
+// can: a job in the ring that has started must be in it, since some of its writes
+// are, and no cursor may be before the recorded one, from which the job was sent.
+func (e *entity) implausible(jobs []core.ImageJob) string {
+	present := make(map[core.JobID]bool, len(jobs))
+	for _, p := range jobs {
+		present[p.Job] = true
+		if j := e.find(p.Job); j != nil && j.state.Run != 0 && p.Cursor < j.state.Cursor {
+			return fmt.Sprintf("image has job %s at %d, the one before at %d", j.spec.Name, p.Cursor, j.state.Cursor)
+		}
+	}
+	for _, j := range e.jobs {
+		if j.state.Run != 0 && j.executes && !present[j.spec.ID] {
+			return fmt.Sprintf("image lacks job %s, which has started", j.spec.Name)
+		}
+	}
+	return ""
 }
 
 func (c *Core) savedJob(e *entity, j *job, outputError string) {

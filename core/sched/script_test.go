@@ -140,8 +140,14 @@ func (s *script) instruct(words []string) {
 	case "tick":
 		s.now = s.now.Add(duration(at(0)))
 		s.event(Event{Kind: EventTick})
+	case "flush":
+		s.event(Event{Kind: EventFlush, Entity: entityNumber(at(0))})
+	case "retime":
+		s.event(Event{Kind: EventTimeout, Entity: s.jobEntity(at(0)), Job: s.jobs[at(0)], By: duration(at(1))})
 	case "image-claims":
 		s.claims = map[core.JobID]uint64{s.jobs[at(0)]: uint64(number(at(1)))}
+	case "image-lacks":
+		s.lacks = s.jobs[at(0)]
 	case "fail-saves":
 		s.failSave = at(0) == "on"
 	case "fail-output":

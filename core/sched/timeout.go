@@ -44,6 +44,21 @@ func (c *Core) extend(e *entity, ev *Event) error {
 	return nil
 }
 
+// retime replaces the timeout of a job; what was executed already counts.
+func (c *Core) retime(e *entity, ev *Event) error {
+	j := e.find(ev.Job)
+	if j == nil || j.final() {
+		return fmt.Errorf("job %d: %w", ev.Job, core.ErrNotFound)
+	}
+	if ev.By < 0 {
+		return fmt.Errorf("timeout %s of job %s: %w", ev.By, j.spec.Name, core.ErrInvalid)
+	}
+	spec := *j.spec
+	spec.Timeout = ev.By
+	j.spec = &spec
+	return nil
+}
+
 // queueDeadline notes until when a job may wait to be sent.
 func (c *Core) queueDeadline(e *entity, j *job) {
 	if at := j.state.Submitted.Add(j.spec.QueueTimeout); e.queueBy == 0 || at < e.queueBy {

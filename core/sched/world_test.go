@@ -39,8 +39,10 @@ type world struct {
 	trace    []string
 	// seen collects the changes of state, for all worlds of a test.
 	seen *coverage
-	// claims are cursors that images hold of jobs against the truth.
+	// claims are cursors that images hold of jobs against the truth, lacks a job
+	// that they leave out.
 	claims map[core.JobID]uint64
+	lacks  core.JobID
 	// print, when not nil, is told what is decided and what leaves; failSave and
 	// outputError then decide what becomes of a save, instead of chance.
 	print       func(format string, args ...any)
@@ -220,6 +222,9 @@ func (w *world) save(f Effect) {
 	img := image{mem: maps.Clone(d.mem)}
 	for _, r := range d.ring {
 		cursor := d.mem[r.spec.ID]
+		if r.spec.ID == w.lacks {
+			continue
+		}
 		if claim, ok := w.claims[r.spec.ID]; ok {
 			cursor = claim
 		}
@@ -234,7 +239,7 @@ func (w *world) save(f Effect) {
 		}
 	}
 	w.later(func() {
-		_ = w.step(Event{Kind: EventSaved, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation, ImageJobs: img.jobs, OutputError: w.outputError})
+		_ = w.step(Event{Kind: EventSaved, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation, ImageJobs: img.jobs, OutputError: w.outputError, Final: f.Final})
 	})
 }
 

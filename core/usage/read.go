@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/gpuwm/gpuwm/core"
 )
@@ -14,24 +15,22 @@ import (
 // Read returns all counts of the file at path. It may be called while the
 // owner runs (each count is then one that was true during the call) and after
 // its end. A missing file, or one whose owner died while making it, has no
-// counts; anything else that is no usage file is core.ErrCorrupt.
+// counts; anything else that is no usage file is core.ErrCorrupt. The owner may
+// be hostile: Read neither waits for a fifo nor follows a link out of its directory.
 func Read(path string) (map[Key]uint64, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return map[Key]uint64{}, nil
+	}
+	if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) {
+		// A link, or a socket.
+		return nil, fmt.Errorf("read usage file: %w: %w", core.ErrCorrupt, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read usage file: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, Size+1))
-	if err != nil {
-		return nil, fmt.Errorf("read usage file %s: %w", path, err)
-	}
-	if len(b) == 0 {
-		return map[Key]uint64{}, nil
-	}
-	counts, err := decode(b)
+	counts, err := read(f)
 	if err != nil {
 		return nil, fmt.Errorf("read usage file %s: %w", path, err)
 	}
@@ -40,6 +39,27 @@ func Read(path string) (map[Key]uint64, error) {
 		m[c.key] = c.executed
 	}
 	return m, nil
+}
+
+// read returns the slots in use of an open file, which may be anything.
+func read(f *os.File) ([]count, error) {
+	st, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%w: %s is no regular file", core.ErrCorrupt, st.Mode())
+	case st.Size() == 0:
+		return nil, nil
+	case st.Size() != Size:
+		return nil, fmt.Errorf("%w: %d bytes, want %d", core.ErrCorrupt, st.Size(), Size)
+	}
+	b := make([]byte, Size)
+	n, err := io.ReadFull(f, b)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return decode(b[:n])
 }
 
 type count struct {

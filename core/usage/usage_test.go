@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 )
@@ -184,5 +186,32 @@ func TestReadRefusesDamage(t *testing.T) {
 		if _, err := Open(bad); !errors.Is(err, core.ErrCorrupt) {
 			t.Errorf("%s: open: %v", name, err)
 		}
+	}
+}
+
+// TestReadRefusesWhatIsNoFile: a plugin that puts something else in the place of
+// its usage file can neither block the reader nor have it read another file.
+func TestReadRefusesWhatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	good := filepath.Join(dir, "good")
+	mustOpen(t, good).Slot(1, 1).Add(1)
+	for name, place := range map[string]func(path string) error{
+		"fifo":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"link":      func(path string) error { return os.Symlink(good, path) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"device":    func(path string) error { return os.Symlink("/dev/zero", path) },
+		"sparse": func(path string) error {
+			return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, 1<<40))
+		},
+	} {
+		path := filepath.Join(dir, name)
+		if err := place(path); err != nil {
+			t.Fatal(err)
+		}
+		done := time.AfterFunc(10*time.Second, func() { panic(name + ": the reader is blocked") })
+		if got, err := Read(path); !errors.Is(err, core.ErrCorrupt) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+		done.Stop()
 	}
 }

@@ -301,6 +301,53 @@ func TestSilentFirmware(t *testing.T) {
 	w.ok(late.Close(background))
 }
 
+// TestEngineFailureBlamesNobody: the job that was on an engine which failed by
+// itself is a victim.
+func TestEngineFailureBlamesNobody(t *testing.T) {
+	w := testWorld(t, nil)
+	a, b := w.create("a", nil), w.create("b", nil)
+	w.ok(a.Run(background, w.job(1, 50, "workgroup=1ms broken=3")))
+	w.ok(b.Run(background, w.job(2, 50, "workgroup=1ms")))
+	w.until("the loss", func() bool { return len(a.lost) > 0 })
+	if got := a.lost[0]; got.guilty || got.job != 0 || got.cause != core.CauseDevice || got.detail != "no memory" {
+		t.Errorf("lost %+v", got)
+	}
+	w.until("the other", func() bool { return b.ended[2] != "" })
+	w.ok(a.Destroy(background))
+	w.ok(b.Destroy(background))
+	w.idle()
+}
+
+// TestDriverLooksBeforeItJudges: a driver that slept through its deadline finds
+// the answer, which came in time, and believes it.
+func TestDriverLooksBeforeItJudges(t *testing.T) {
+	var w *world
+	sleeps := false
+	w = testWorld(t, func(c *driver.Config) {
+		pump := c.Pump
+		c.Pump = func() bool {
+			if sleeps {
+				sleeps = false
+				w.driver.Step() // The question leaves; the firmware alone goes on.
+				for range 10_000 {
+					w.firmware.Step()
+					w.clock.Advance(time.Millisecond)
+				}
+			}
+			return pump()
+		}
+	})
+	a := w.create("a", nil)
+	w.ok(a.Run(background, w.job(1, 50, "workgroup=1ms")))
+	w.run(5 * time.Millisecond)
+	sleeps = true
+	w.ok(a.Suspend(background))
+	w.ok(a.Resume(background))
+	w.until("the job", func() bool { return a.ended[1] != "" })
+	w.check(a, [2]uint64{1, 50})
+	w.idle()
+}
+
 // TestRandomLives draws whole lives and checks that each job ends once, that
 // the bytes are those of an undisturbed run, and that all credits come back.
 func TestRandomLives(t *testing.T) {

@@ -41,7 +41,7 @@ type Options struct {
 	UsageFile string
 }
 
-// traceLines is how many decoded firmware messages of a device are kept.
+// traceLines is how many firmware messages of a device are kept.
 const traceLines = 4096
 
 type backend struct {
@@ -107,7 +107,7 @@ func (b *backend) engine(set settings, counts *usage.File, clock hw.Clock) (engi
 	if set.engine == testengine.Name {
 		return testengine.New(testengine.Config{Clock: testClock{clock}, Usage: counts}), nil
 	}
-	return wasm.New(wasm.Config{Cores: set.cores, Usage: counts, CacheDir: b.options.CacheDir})
+	return wasm.New(wasm.Config{Cores: set.cores, Usage: counts, CacheDir: b.options.CacheDir, Now: clock.Now})
 }
 
 // testClock is a device's clock as the test engine declares it.
@@ -138,6 +138,9 @@ type device struct {
 	*driver.Driver
 	engine engine.Engine
 	arena  *hw.Arena
+	trace  *hw.Trace
+	// leave bounds a suspend or destroy.
+	leave time.Duration
 	// stop ends the firmware; ended carries what its Run returned.
 	stop  context.CancelFunc
 	ended chan error
@@ -156,8 +159,9 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Cl
 		return nil, errors.Join(err, arena.Close())
 	}
 	ports := hw.Ports{Registers: registers, Doorbell: hw.NewLine(), Interrupt: hw.NewLine()}
+	trace := hw.NewTrace(traceLines)
 	firmware, err := fw.New(fw.Config{
-		Arena: arena, Ports: ports, Engine: eng, Clock: clock, Trace: hw.NewTrace(traceLines),
+		Arena: arena, Ports: ports, Engine: eng, Clock: clock, Trace: trace,
 		Classes:    map[abi.EngineClass]int{abi.ClassCompute: set.instances},
 		QuantumMin: set.quantum, PreemptionMin: set.hang,
 	})
@@ -173,10 +177,17 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Cl
 		return nil, errors.Join(err, arena.Close())
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	dev := &device{Driver: host, engine: eng, arena: arena, stop: stop, ended: make(chan error, 1)}
+	dev := &device{Driver: host, engine: eng, arena: arena, trace: trace, leave: set.leaveBound(), stop: stop, ended: make(chan error, 1)}
 	go func() { dev.ended <- firmware.Run(ctx) }()
 	return dev, nil
 }
+
+// LeaveBound is how long a suspend or destroy may take, at most; the SDK waits that long.
+func (d *device) LeaveBound() time.Duration { return d.leave }
+
+// Trace returns up to n of the newest messages between driver and firmware,
+// decoded, oldest first. It may be called from any goroutine.
+func (d *device) Trace(n int) []hw.TraceLine { return d.trace.Last(n) }
 
 // LoadKernel implements sdk.Device: it refuses what the engine could not load.
 func (d *device) LoadKernel(ctx context.Context, k core.Kernel) error {

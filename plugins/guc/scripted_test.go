@@ -2,6 +2,7 @@ package guc
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,8 +15,8 @@ import (
 
 // scripted is an engine in virtual time. A kernel is a text such as
 // `workgroup=1ms trap=7`: every workgroup takes that long and adds its hash to
-// a word of the first buffer; trap and hang name a workgroup that misbehaves;
-// stuck says that a hanging one can't be aborted.
+// a word of the first buffer; trap and hang name a workgroup that misbehaves,
+// broken one at which the engine itself fails; stuck says that a hanging one can't be aborted.
 type scripted struct {
 	clock *hw.VirtualClock
 	// executed counts the workgroups run, by job.
@@ -31,7 +32,7 @@ func (s *scripted) Forget(uint64)                   {}
 func (s *scripted) Close() error                    { return nil }
 
 func (s *scripted) Start(d engine.Dispatch, notify func()) (engine.Execution, error) {
-	x := &scriptRun{engine: s, dispatch: d, notify: notify, begun: s.clock.Now(), trap: -1, hang: -1}
+	x := &scriptRun{engine: s, dispatch: d, notify: notify, begun: s.clock.Now(), trap: -1, hang: -1, broken: -1}
 	for _, field := range strings.Fields(string(d.Kernel.Code)) {
 		key, value, _ := strings.Cut(field, "=")
 		switch key {
@@ -41,6 +42,8 @@ func (s *scripted) Start(d engine.Dispatch, notify func()) (engine.Execution, er
 			x.trap, _ = strconv.ParseInt(value, 10, 64)
 		case "hang":
 			x.hang, _ = strconv.ParseInt(value, 10, 64)
+		case "broken":
+			x.broken, _ = strconv.ParseInt(value, 10, 64)
 		case "stuck":
 			x.stuck = true
 		default:
@@ -58,6 +61,7 @@ type scriptRun struct {
 	begun       time.Duration
 	each        time.Duration
 	trap, hang  int64
+	broken      int64
 	stuck       bool
 	done        uint64
 	stop, ended bool
@@ -73,6 +77,9 @@ func (x *scriptRun) step() {
 		return
 	case at == x.trap:
 		x.end(&core.FaultError{Cause: core.CauseTrap, Detail: fmt.Sprintf("trap in workgroup %d", at)})
+		return
+	case at == x.broken:
+		x.end(errors.New("no memory"))
 		return
 	}
 	mixInto(x.dispatch.Segments[0].Bytes, x.dispatch.Job, uint64(at))

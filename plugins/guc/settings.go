@@ -33,6 +33,8 @@ const (
 	coresMax   = 1 << 16
 	// answerSlack is what a busy machine may add to any wait for the firmware.
 	answerSlack = 10 * time.Second
+	// leaveMargin covers the last polls and the way of the answer.
+	leaveMargin = 5 * time.Second
 )
 
 // timeouts gives the driver's bounds for a live engine: a firmware emulated on
@@ -43,6 +45,11 @@ func (s settings) timeouts() driver.Timeouts {
 		Ack: s.hang + answerSlack,
 	}
 }
+
+// leaveBound is the longest that a context may take to leave and be forgotten: a
+// change of mode that is still under way, the disable with its hang deadline, the
+// deregistration (all bounded by Ack), and what is granted beyond.
+func (s settings) leaveBound() time.Duration { return 3*s.timeouts().Ack + leaveMargin }
 
 // parseSettings checks engine and options; errors wrap core.ErrInvalid.
 func parseSettings(spec core.DeviceSpec) (settings, error) {

@@ -2,6 +2,7 @@ package hw
 
 import (
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -20,17 +21,90 @@ type Timer interface {
 	Stop() bool
 }
 
-// realClock is the machine's monotonic clock.
-type realClock struct{ start time.Time }
+// slice is how often a real clock with a pending call looks at the machine's.
+const slice = 500 * time.Millisecond
 
-// NewRealClock returns the machine's monotonic clock, starting at 0 now.
-func NewRealClock() Clock { return realClock{time.Now()} }
+// realClock is the machine's monotonic clock without the pauses of the process.
+type realClock struct {
+	mu struct {
+		sync.Mutex
+		now  time.Duration
+		read time.Time // when now was brought up to date
+	}
+}
+
+// NewRealClock returns a clock that starts at 0 now and runs with the machine's,
+// but at most two slices from one look to the next: a process that was stopped,
+// or whose machine was, could do nothing meanwhile, and no deadline may count
+// that. While a call is pending it looks once per slice; when none is, nobody
+// measures anything.
+func NewRealClock() Clock {
+	c := &realClock{}
+	c.mu.read = time.Now()
+	return c
+}
 
 // Now implements Clock.
-func (c realClock) Now() time.Duration { return time.Since(c.start) }
+func (c *realClock) Now() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	read := time.Now()
+	c.mu.now += min(read.Sub(c.mu.read), 2*slice)
+	c.mu.read = read
+	return c.mu.now
+}
 
 // AfterFunc implements Clock.
-func (c realClock) AfterFunc(d time.Duration, f func()) Timer { return time.AfterFunc(d, f) }
+func (c *realClock) AfterFunc(d time.Duration, f func()) Timer {
+	t := &realTimer{clock: c, at: c.Now() + max(d, 0), f: f}
+	t.wait(max(d, 0))
+	return t
+}
+
+// realTimer is one pending call of a realClock.
+type realTimer struct {
+	clock *realClock
+	at    time.Duration
+	f     func()
+	mu    struct {
+		sync.Mutex
+		timer *time.Timer
+		over  bool // called or stopped
+	}
+}
+
+// wait sleeps until the call is due, but no longer than a slice.
+func (t *realTimer) wait(left time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.mu.over {
+		t.mu.timer = time.AfterFunc(min(left, slice), t.look)
+	}
+}
+
+// look makes the call when it is due.
+func (t *realTimer) look() {
+	if left := t.at - t.clock.Now(); left > 0 {
+		t.wait(left)
+		return
+	}
+	if t.end() {
+		t.f()
+	}
+}
+
+// end reports whether the call was still pending; it no longer is.
+func (t *realTimer) end() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was := !t.mu.over
+	t.mu.over = true
+	t.mu.timer.Stop()
+	return was
+}
+
+// Stop implements Timer.
+func (t *realTimer) Stop() bool { return t.end() }
 
 // VirtualClock is time that moves only when told. It belongs to one goroutine,
 // on which all its calls run. Calls due at the same moment run in the order in

@@ -55,35 +55,57 @@ type PipeEnd struct {
 
 // PipeLine makes a line from the ends of a pipe that this process holds; the
 // side that only raises passes a nil r, the side that only receives a nil w. It
-// owns the files from then on. Errors wrap ErrInvalid when both are nil.
+// owns the files from then on, also when it fails. Errors wrap ErrInvalid when both are nil.
 func PipeLine(r, w *os.File) (*PipeEnd, error) {
 	if r == nil && w == nil {
 		return nil, fmt.Errorf("pipe line without a pipe: %w", ErrInvalid)
 	}
-	p := &PipeEnd{r: r, w: w, notify: make(channelLine, 1), gone: make(chan struct{})}
-	if w != nil {
-		if err := nonblocking(w); err != nil {
-			return nil, fmt.Errorf("pipe line: %w", err)
-		}
+	p := &PipeEnd{notify: make(channelLine, 1), gone: make(chan struct{})}
+	var errR, errW error
+	p.r, errR = pollable(r)
+	p.w, errW = pollable(w)
+	if err := errors.Join(errR, errW); err != nil {
+		return nil, errors.Join(fmt.Errorf("pipe line: %w", err), closeFile(p.r), closeFile(p.w))
 	}
-	if r != nil {
+	if p.r != nil {
 		p.reader.Add(1)
 		go p.read()
 	}
 	return p, nil
 }
 
-// nonblocking makes writes to f return at once when the pipe is full.
-func nonblocking(f *os.File) error {
+// pollable takes a pipe over into a file whose reads end when it is closed and
+// whose writes return at once when the pipe is full. That a descriptor does not
+// block must be known when the file is made: an inherited one may block.
+func pollable(f *os.File) (*os.File, error) {
+	if f == nil {
+		return nil, nil
+	}
+	defer f.Close()
 	conn, err := f.SyscallConn()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var own int
 	var set error
-	if err := conn.Control(func(fd uintptr) { set = unix.SetNonblock(int(fd), true) }); err != nil {
-		return err
+	if err := conn.Control(func(fd uintptr) {
+		if own, set = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0); set == nil {
+			set = unix.SetNonblock(own, true)
+		}
+	}); err != nil {
+		return nil, err
 	}
-	return set
+	if set != nil {
+		return nil, set
+	}
+	return os.NewFile(uintptr(own), f.Name()), nil
+}
+
+func closeFile(f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	return f.Close()
 }
 
 // read turns bytes into notifications until the writers are gone or Close.

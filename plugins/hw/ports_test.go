@@ -2,12 +2,14 @@ package hw
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestLineCoalesces(t *testing.T) {
@@ -69,6 +71,35 @@ func TestPipeLineCloseEndsReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-receive.Gone()
+}
+
+// TestInheritedPipe: the ends that another process hands over may block.
+func TestInheritedPipe(t *testing.T) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	send, err := PipeLine(nil, os.NewFile(uintptr(fds[1]), "w"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer send.Close()
+	receive, err := PipeLine(os.NewFile(uintptr(fds[0]), "r"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	send.Raise()
+	<-receive.C() // The reader waits for the next byte from here on.
+	closed := make(chan error, 1)
+	go func() { closed <- receive.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("close waits for a byte")
+	}
 }
 
 func TestRegisters(t *testing.T) {
@@ -144,29 +175,65 @@ func TestRealClock(t *testing.T) {
 	})
 }
 
+// TestRealClockDoesNotCountPauses: what a stopped process sees afterwards is a
+// machine's clock far ahead of the last look.
+func TestRealClockDoesNotCountPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := NewRealClock().(*realClock)
+		called := make(chan time.Duration, 1)
+		c.AfterFunc(10*time.Second, func() { called <- c.Now() })
+		time.Sleep(3 * time.Second)
+		c.Now()
+		c.mu.Lock()
+		c.mu.read = c.mu.read.Add(-time.Hour)
+		c.mu.Unlock()
+		if now := c.Now(); now != 3*time.Second+2*slice {
+			t.Errorf("after 3 s and a pause of an hour it is %v", now)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if len(called) != 0 {
+			t.Error("the pause was counted")
+		}
+		if at := <-called; at != 10*time.Second {
+			t.Errorf("called at %v", at)
+		}
+	})
+}
+
 func TestTrace(t *testing.T) {
 	tr := NewTrace(3)
 	if got := tr.Last(5); len(got) != 0 {
 		t.Errorf("empty trace holds %v", got)
 	}
+	decoded := 0
+	decode := func(words []uint32) string {
+		decoded++
+		return fmt.Sprint(words)
+	}
+	message := []uint32{0, 7}
 	for i := range 5 {
-		tr.Add("H2G", strconv.Itoa(i))
+		message[0] = uint32(i)
+		decoded = 0
+		if tr.Add("H2G", decode, message...); decoded != 0 {
+			t.Error("decoded before anybody read")
+		}
 		want := min(i+1, 3)
 		got := tr.Last(10)
 		if len(got) != want {
 			t.Fatalf("after %d lines: %v", i+1, got)
 		}
 		for j, l := range got {
-			if n := i + 1 - want + j; l.Text != strconv.Itoa(n) || l.Seq != uint64(n+1) || l.Kind != "H2G" {
+			if n := i + 1 - want + j; l.Text != fmt.Sprintf("[%d 7]", n) || l.Seq != uint64(n+1) || l.Kind != "H2G" {
 				t.Errorf("after %d lines: line %d is %+v", i+1, j, l)
 			}
 		}
 	}
-	if got := tr.Last(2); len(got) != 2 || got[0].Text != "3" || got[1].Text != "4" {
+	if got := tr.Last(2); len(got) != 2 || got[0].Text != "[3 7]" || got[1].Text != "[4 7]" {
 		t.Errorf("last two: %v", got)
 	}
 	var none *Trace
-	none.Add("H2G", "x")
+	none.Add("H2G", decode, 1)
 	if none.Last(1) != nil || tr.Last(-1) != nil {
 		t.Error("nothing expected")
 	}

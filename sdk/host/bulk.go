@@ -114,7 +114,8 @@ func sendImage(stream grpc.ClientStreamingClient[apiv1.PutImageRequest, apiv1.Pu
 }
 
 // GetImage saves a suspended entity into sink: every chunk once, in order, with
-// data == nil where sink has it. The bytes of every chunk that crosses are
+// data == nil where sink has it. A sink that is a core.HeaderChecker sees the
+// header first, and no chunk when it refuses. The bytes of every chunk that crosses are
 // checked against its digest.
 func (i *Instance) GetImage(ctx context.Context, device string, entity core.EntityID, epoch core.Epoch, sink core.ImageSink) (core.ImageHeader, error) {
 	ctx, cancel := i.bound(ctx)
@@ -142,6 +143,11 @@ func (i *Instance) getImage(ctx context.Context, t *apiv1.ImageTarget, sink core
 	}
 	if uint64(h.Entity) != t.GetEntity() {
 		return h, fmt.Errorf("image of entity %d: %w", h.Entity, core.ErrCorrupt)
+	}
+	if c, ok := sink.(core.HeaderChecker); ok {
+		if err := c.CheckHeader(h); err != nil {
+			return h, err
+		}
 	}
 	h.Private = bytes.Clone(h.Private)
 	order := wire.NewSequence(h.Buffers)

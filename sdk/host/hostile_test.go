@@ -159,6 +159,62 @@ func TestDamagedImagesFromAPlugin(t *testing.T) {
 	}
 }
 
+// particular is a sink that takes one list of buffers only.
+type particular struct {
+	sink
+	buffers []core.BufferSpec
+}
+
+func (p *particular) CheckHeader(h core.ImageHeader) error {
+	if !slices.Equal(h.Buffers, p.buffers) {
+		return core.ErrCorrupt
+	}
+	return nil
+}
+
+// TestImagesOfOtherBuffersFromAPlugin: the sink says which buffers an image has,
+// and nothing of another one reaches it.
+func TestImagesOfOtherBuffersFromAPlugin(t *testing.T) {
+	want := []core.BufferSpec{{Name: "b", Size: 3}}
+	for name, have := range map[string][]core.BufferSpec{
+		"the same":   want,
+		"other name": {{Name: "c", Size: 3}},
+		"larger":     {{Name: "b", Size: 4}},
+		"one more":   {{Name: "b", Size: 3}, {Name: "c", Size: 1 << 40}},
+		"none":       nil,
+	} {
+		var refs []byte
+		order := wire.NewSequence(have)
+		header := &apiv1.ImageHeader{Version: 1, Entity: 1}
+		for n, b := range have {
+			header.Buffers = append(header.Buffers, &apiv1.BufferSpec{Name: b.Name, Size: b.Size})
+			size := min(b.Size, core.ChunkSize)
+			name := wire.Name{ChunkRef: core.ChunkRef{Buffer: n, Size: int(size), Digest: core.DigestOf(wire.Zeroes[:size])}, Zero: true}
+			refs = wire.AppendName(refs, name)
+			if err := order.Next(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		replies := []*apiv1.GetImageReply{{Header: header}}
+		if len(have) > 0 {
+			replies = append(replies, &apiv1.GetImageReply{Names: &apiv1.ChunkNames{Refs: wire.PutCount(refs, len(have))}})
+		}
+		if trailer, err := order.Trailer(); err == nil {
+			replies = append(replies, &apiv1.GetImageReply{Trailer: trailer})
+		}
+		i := attachTo(t, &hostile{image: replies})
+		s := &particular{buffers: want}
+		_, err := i.GetImage(t.Context(), "d0", 1, 1, s)
+		if name == "the same" {
+			if err != nil || s.puts != 1 {
+				t.Errorf("%s: %v, %d puts", name, err, s.puts)
+			}
+		} else if !errors.Is(err, core.ErrCorrupt) || s.puts != 0 {
+			t.Errorf("%s: %v, %d puts", name, err, s.puts)
+		}
+	}
+}
+
 func TestLargeImageBothWays(t *testing.T) {
 	b := start(t, nil)
 	k := b.open(1)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/core/usage"
@@ -26,6 +27,9 @@ type Config struct {
 	// MemoryMax bounds the linear memory of one address space and kernel, in
 	// bytes; 0 means what the kernel declares, at most 4 GiB.
 	MemoryMax uint64
+	// Now is the clock of executed time, read at least once per progress; nil
+	// means the machine's. It may be called from any goroutine.
+	Now func() time.Duration
 }
 
 // Engine executes wasm kernels. See engine.Engine for what its methods promise.
@@ -58,6 +62,9 @@ func New(c Config) (*Engine, error) {
 		c.MemoryMax = memoryLimit
 	}
 	c.MemoryMax &^= pageSize - 1
+	if start := time.Now(); c.Now == nil {
+		c.Now = func() time.Duration { return time.Since(start) }
+	}
 	e := &Engine{config: c, ctx: context.Background()}
 	rc := wazero.NewRuntimeConfigCompiler().WithCoreFeatures(features)
 	if c.CacheDir != "" {

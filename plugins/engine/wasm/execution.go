@@ -22,7 +22,7 @@ type execution struct {
 	engine   *Engine
 	dispatch engine.Dispatch
 	notify   func()
-	begun    time.Time
+	begun    time.Duration // on the engine's clock
 
 	// next is the number of the next workgroup to draw, counted from First.
 	next atomic.Uint64
@@ -51,12 +51,15 @@ type worker struct {
 }
 
 func newExecution(e *Engine, d engine.Dispatch, notify func()) *execution {
-	return &execution{engine: e, dispatch: d, notify: notify, begun: time.Now(),
+	return &execution{engine: e, dispatch: d, notify: notify, begun: e.config.Now(),
 		executed: e.config.Usage.Slot(d.Job, d.Epoch)}
 }
 
 // Stop implements engine.Execution.
-func (x *execution) Stop() { x.stop.Store(true) }
+func (x *execution) Stop() {
+	x.stop.Store(true)
+	processGate.nudge()
+}
 
 // Progress implements engine.Execution.
 func (x *execution) Progress() (uint64, time.Duration) {
@@ -65,10 +68,11 @@ func (x *execution) Progress() (uint64, time.Duration) {
 	if x.mu.ended {
 		return x.finished(), x.mu.result.Executed
 	}
+	executed := x.engine.config.Now() - x.begun
 	if !x.mu.ready {
-		return 0, time.Since(x.begun)
+		return 0, executed
 	}
-	return x.finished(), time.Since(x.begun)
+	return x.finished(), executed
 }
 
 // Result implements engine.Execution.
@@ -111,7 +115,7 @@ func (x *execution) run() {
 func (x *execution) end(done uint64, err error) {
 	x.mu.Lock()
 	x.mu.ended = true
-	x.mu.result = engine.Result{Done: done, Executed: time.Since(x.begun), Err: err}
+	x.mu.result = engine.Result{Done: done, Executed: x.engine.config.Now() - x.begun, Err: err}
 	x.mu.Unlock()
 	x.engine.ended()
 	x.notify()
@@ -205,16 +209,19 @@ func (x *execution) work() {
 // is left or it is told to stop. What was drawn is finished, so that the
 // workgroups done are always a prefix.
 func (x *execution) drain(w *worker, entry api.Function) {
-	pass := processGate.enter()
-	defer func() { processGate.leave(pass) }()
+	pass, in := processGate.enter(&x.stop)
+	defer func() {
+		if in {
+			processGate.leave(pass)
+		}
+	}()
 	first, count, grid := x.dispatch.First, x.dispatch.Count, x.dispatch.Grid
 	width, height := uint64(grid[0]), uint64(grid[1])
 	executed, argsAt := x.executed, x.inst.argsAt
 	ctx := x.engine.ctx
 	var stack [4]uint64
-	for {
-		processGate.boundary(&pass)
-		if x.stop.Load() {
+	for in && !x.stop.Load() {
+		if in = processGate.boundary(&pass, &x.stop); !in {
 			return
 		}
 		i := x.next.Add(1) - 1
@@ -234,7 +241,7 @@ func (x *execution) drain(w *worker, entry api.Function) {
 
 // trap records the lowest workgroup that misbehaved and stops the others.
 func (x *execution) trap(i uint64, err error) {
-	x.stop.Store(true)
+	x.Stop()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if !x.mu.trapped || i < x.mu.trapAt {
@@ -246,6 +253,9 @@ func (x *execution) trap(i uint64, err error) {
 func (x *execution) verdict() (uint64, error) {
 	if !x.mu.trapped {
 		return min(x.next.Load(), x.dispatch.Count, x.finished()), nil
+	}
+	if err := x.inst.memory.failure(); err != nil {
+		return x.mu.trapAt, err
 	}
 	fault := &core.FaultError{Cause: core.CauseTrap, Job: x.dispatch.Job}
 	_, exhausted := x.inst.memory.grown()

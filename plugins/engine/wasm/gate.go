@@ -113,19 +113,32 @@ func (g *gate) release(n int) {
 }
 
 // enter is called by a worker before its first workgroup, leave after its last.
-func (g *gate) enter() pass {
+// False means that the worker was told to stop; it is not in, and must not leave.
+func (g *gate) enter(stop *atomic.Bool) (pass, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return pass{seen: g.admit()}
+	seen, in := g.admit(stop)
+	return pass{seen: seen}, in
 }
 
-// admit waits until nobody collects; the caller holds the lock.
-func (g *gate) admit() uint64 {
+// admit waits until nobody collects, or until the worker is told to stop: a
+// suspend must not wait for somebody else's workgroup. The caller holds the lock.
+func (g *gate) admit(stop *atomic.Bool) (uint64, bool) {
 	for g.call.Load()%2 == 1 {
+		if stop.Load() {
+			return 0, false
+		}
 		g.cond.Wait()
 	}
 	g.running++
-	return g.call.Load()
+	return g.call.Load(), true
+}
+
+// nudge is called after a worker's stop was set, which it may be parked with.
+func (g *gate) nudge() {
+	g.mu.Lock()
+	g.cond.Broadcast()
+	g.mu.Unlock()
 }
 
 func (g *gate) leave(p pass) {
@@ -143,15 +156,18 @@ func (g *gate) depart(p pass) {
 	g.cond.Broadcast()
 }
 
-// boundary is called between two workgroups. It costs one load unless there was a call.
-func (g *gate) boundary(p *pass) {
+// boundary is called between two workgroups. It costs one load unless there was
+// a call. False is as that of enter.
+func (g *gate) boundary(p *pass, stop *atomic.Bool) bool {
 	if g.call.Load() == p.seen {
-		return
+		return true
 	}
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	g.depart(*p)
-	p.seen = g.admit()
-	g.mu.Unlock()
+	var in bool
+	p.seen, in = g.admit(stop)
+	return in
 }
 
 // watch collects when the heap has grown, one per process.

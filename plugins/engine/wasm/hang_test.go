@@ -6,7 +6,9 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/gpuwm/gpuwm/plugins/engine"
 )
@@ -102,19 +104,20 @@ func TestCollectionsHappenBetweenWorkgroups(t *testing.T) {
 
 func TestGateGivesUpOnALongWorkgroup(t *testing.T) {
 	g := newGate()
-	p := g.enter()
+	var on atomic.Bool // nobody says stop
+	p, _ := g.enter(&on)
 	if g.collect(1) {
 		t.Error("collected while a worker was inside a workgroup")
 	}
 	if g.ready() {
 		t.Error("ready to park the others again, though one is still inside")
 	}
-	other := g.enter() // must not park: the collection was given up
-	g.boundary(&other)
+	other, _ := g.enter(&on) // must not park: the collection was given up
+	g.boundary(&other, &on)
 	if g.ready() {
 		t.Error("a newcomer counted for the one still inside")
 	}
-	g.boundary(&p)
+	g.boundary(&p, &on)
 	if !g.ready() {
 		t.Error("not ready though all have passed a boundary")
 	}
@@ -122,5 +125,49 @@ func TestGateGivesUpOnALongWorkgroup(t *testing.T) {
 	g.leave(other)
 	if !g.collect(gatherMax) || !g.ready() || g.running != 0 {
 		t.Error("did not collect though nobody was inside")
+	}
+}
+
+// TestStopDuringACollection: workers that wait for a collection, which waits for
+// another dispatch's long workgroup, leave at once when they are told to stop.
+func TestStopDuringACollection(t *testing.T) {
+	e := newEngine(t, Config{})
+	spin := func(space, count, rounds uint64) (engine.Execution, chan struct{}) {
+		segments := arena(t, false, pageSize)
+		return start(t, e, engine.Dispatch{Kernel: kernel(t, "basic"), Entry: "spin", Args: []engine.Arg{buffer(segments[0]), scalar(rounds)},
+			Grid: [3]uint32{uint32(count), 1, 1}, Count: count, Space: space, Segments: segments})
+	}
+	_, longOver := spin(1, 1, 2_000_000_000)
+	inside := func() bool {
+		processGate.mu.Lock()
+		defer processGate.mu.Unlock()
+		return processGate.running > 0
+	}
+	for !inside() {
+		runtime.Gosched()
+	}
+	many, manyOver := spin(2, 1<<20, 20_000)
+	for n, _ := many.Progress(); n == 0; n, _ = many.Progress() {
+		runtime.Gosched()
+	}
+	collected := make(chan bool)
+	go func() { collected <- processGate.collect(time.Minute) }()
+	for processGate.call.Load()%2 == 0 {
+		runtime.Gosched()
+	}
+	// Begins while the others park: it gets no further than the gate.
+	late, lateOver := spin(3, 1<<20, 20_000)
+	many.Stop()
+	late.Stop()
+	<-manyOver
+	<-lateOver
+	select {
+	case <-longOver:
+		t.Error("the stop waited for another dispatch's workgroup")
+	default:
+	}
+	<-longOver
+	if !<-collected {
+		t.Error("nothing was collected")
 	}
 }

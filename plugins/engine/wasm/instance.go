@@ -46,7 +46,8 @@ func (i *instance) same(m *module, segments []engine.Segment) bool {
 }
 
 // acquire returns an instance for the kernel and the segments that the
-// arguments name: an idle one, or a new one. Errors are *core.FaultError.
+// arguments name: an idle one, or a new one. Errors are *core.FaultError when
+// the kernel or its arguments are at fault, and others when the system gave no memory.
 func (e *Engine) acquire(k core.Kernel, entry string, space uint64, segments []engine.Segment) (*instance, error) {
 	m, err := e.compiled(k)
 	if err != nil {
@@ -62,6 +63,9 @@ func (e *Engine) acquire(k core.Kernel, entry string, space uint64, segments []e
 	}
 	inst := &instance{module: m, engine: e, space: space}
 	if err := inst.build(segments); err != nil {
+		if inst.memory != nil && inst.memory.failure() != nil {
+			err = inst.memory.failure()
+		}
 		inst.close()
 		return nil, err
 	}
@@ -149,7 +153,7 @@ func (i *instance) build(segments []engine.Segment) error {
 	}
 	var err error
 	if i.memory, err = reserve(limit); err != nil {
-		return memoryFault("%v", err)
+		return err
 	}
 	memory, err := i.instantiate()
 	if err != nil {

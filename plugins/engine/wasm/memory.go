@@ -24,6 +24,7 @@ type reservation struct {
 		sync.Mutex
 		size, step uint64
 		refused    bool
+		failed     error // of the system, when it gave no memory
 		freed      bool
 	}
 }
@@ -57,7 +58,7 @@ func (r *reservation) Reallocate(size uint64) []byte {
 	}
 	if size > r.mu.size {
 		if err := syscall.Mprotect(r.bytes[r.mu.size:size], syscall.PROT_READ|syscall.PROT_WRITE); err != nil {
-			r.mu.refused = true
+			r.mu.failed = fmt.Errorf("make %d bytes of address space usable: %w", size, err)
 			return nil
 		}
 		r.mu.step = max(r.mu.step, size-r.mu.size)
@@ -82,6 +83,14 @@ func (r *reservation) mark() {
 	r.mu.Lock()
 	r.mu.step, r.mu.refused = 0, false
 	r.mu.Unlock()
+}
+
+// failure returns why the system could not give memory that is within the
+// limit: no fault of the kernel's.
+func (r *reservation) failure() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.failed
 }
 
 // grown reports whether the memory grew since mark, and whether it grew until

@@ -16,12 +16,14 @@ type Config struct {
 	Arena *hw.Arena
 	Ports hw.Ports
 	Clock hw.Clock
-	Log   hclog.Logger
+	// Log carries the device's name already.
+	Log hclog.Logger
 	// Name, Engine and Formats are what Describe says; jobs take their kernel
 	// in the first of Formats that they have and that is loaded.
 	Name, Engine string
 	Formats      []string
-	// Failed is called once, from the driver's goroutine, when the device is lost.
+	// Failed is called once, from the driver's goroutine, when the device is
+	// lost; whoever is called logs it.
 	Failed func(error)
 	// Pump, when set, is called again and again by whoever waits, in place of a
 	// goroutine: it steps driver and firmware and moves the clock. False means that nothing can happen any more.

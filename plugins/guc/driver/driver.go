@@ -146,15 +146,34 @@ func (d *Driver) post(request func()) bool {
 	return true
 }
 
-// after calls f on the driver's goroutine, unless the timer was stopped or the device failed.
+// timer is a call on the driver's goroutine. All of it belongs to that
+// goroutine, so that Stop holds even when the clock has posted the call already.
+type timer struct {
+	hw.Timer
+	over bool
+}
+
+// Stop implements hw.Timer.
+func (t *timer) Stop() bool {
+	was := !t.over
+	t.over = true
+	t.Timer.Stop()
+	return was
+}
+
+// after calls f on the driver's goroutine, unless the timer was stopped or the
+// device failed. It is called there.
 func (d *Driver) after(delay time.Duration, f func()) hw.Timer {
-	return d.config.Clock.AfterFunc(delay, func() {
+	t := &timer{}
+	t.Timer = d.config.Clock.AfterFunc(delay, func() {
 		d.post(func() {
-			if d.failure == nil {
+			if !t.over && d.failure == nil {
+				t.over = true
 				f()
 			}
 		})
 	})
+	return t
 }
 
 var errClosed = fmt.Errorf("guc device closed: %w", core.ErrClosed)
@@ -218,13 +237,12 @@ func (d *Driver) answer(w *waiter, err error) {
 }
 
 // fail ends the device: nothing is sent, received or reported any more. Only a
-// new instance helps.
+// new instance helps. Config.Failed logs it.
 func (d *Driver) fail(err error) {
 	if d.failure != nil {
 		return
 	}
 	d.failure = fmt.Errorf("guc device failed: %w", err)
-	d.log.Error("device failed", "device", d.config.Name, "error", err)
 	for _, q := range d.queues {
 		q.disarm()
 	}

@@ -78,7 +78,7 @@ func (d *Driver) undo(what string, q *queue, err error) error {
 			return
 		}
 		if free := d.memory.unplace(q.placement); free != nil {
-			d.log.Error("device memory leaked", "device", d.config.Name, "entity", q.entity, "error", free)
+			d.log.Error("device memory leaked", "entity", q.entity, "error", free)
 		}
 	})
 	_ = posted // After Close the whole memory goes.
@@ -128,7 +128,7 @@ func (q *queue) initialise(header core.ImageHeader) {
 	last := privateState{seqno: abi.FirstSeqno - 1}
 	if header.Backend == backendName && len(header.Private) > 0 {
 		if earlier, err := decodePrivate(header.Private); err != nil {
-			q.d.log.Warn("private image ignored", "device", q.d.config.Name, "entity", q.entity, "error", err)
+			q.d.log.Warn("private image ignored", "entity", q.entity, "error", err)
 		} else {
 			last = earlier
 		}

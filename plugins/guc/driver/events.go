@@ -30,25 +30,25 @@ func (d *Driver) handle(body abi.Body) {
 		d.takeReset(m.ID, body, core.CauseHang, "no preemption point was reached in time")
 	case abi.CatError:
 		if m.ID == abi.GUCIDUnknown {
-			d.log.Warn("memory error without context", "device", d.config.Name, "type", m.Type)
+			d.log.Warn("memory error without context", "type", m.Type)
 			return
 		}
 		d.takeReset(m.ID, body, core.CauseTrap, fmt.Sprintf("memory error of type %#x", m.Type))
 	case abi.StateCapture:
-		d.log.Debug("engine state captured", "device", d.config.Name, "status", m.Status)
+		d.log.Debug("engine state captured", "status", m.Status)
 	case abi.EngineFailure:
 		d.fail(fmt.Errorf("engine class %d instance %d could not be reset: reason %#x", m.Class, m.Instance, m.Reason))
 	case abi.CrashDumpPosted, abi.Exception:
 		d.fail(fmt.Errorf("firmware died: %s", body.Action()))
 	default:
-		d.log.Warn("unknown firmware event", "device", d.config.Name, "event", body.Action())
+		d.log.Warn("unknown firmware event", "event", body.Action())
 	}
 }
 
 func (d *Driver) find(id abi.GUCID, body abi.Body) *queue {
 	q := d.queues[id]
 	if q == nil {
-		d.log.Warn("event without context", "device", d.config.Name, "slot", id, "event", body.Action())
+		d.log.Warn("event without context", "slot", id, "event", body.Action())
 	}
 	return q
 }

@@ -200,7 +200,7 @@ func (q *queue) cancelling() bool {
 func (q *queue) usage(j *job) (sdk.Usage, bool) {
 	report, err := q.readReport(j)
 	if err != nil {
-		q.d.log.Warn("job report unreadable", "device", q.d.config.Name, "entity", q.entity, "job", j.id, "error", err)
+		q.d.log.Warn("job report unreadable", "entity", q.entity, "job", j.id, "error", err)
 		return sdk.Usage{Done: j.first}, false
 	}
 	return usageOf(j.first, report), j.count == 0 || report.Status == hw.StatusDone && report.Done == j.count

@@ -192,7 +192,7 @@ func (d *Driver) configure(done func(error), left []abi.Body) {
 	}
 	d.request(left[0], func(_ abi.Success, err error) {
 		if err != nil {
-			d.log.Warn("firmware setting refused", "device", d.config.Name, "setting", left[0].Action(), "error", err)
+			d.log.Warn("firmware setting refused", "setting", left[0].Action(), "error", err)
 		}
 		d.configure(done, left[1:])
 	})

@@ -42,6 +42,8 @@ type queue struct {
 	suspendWaits []func(error)
 	destroyWaits []func(error)
 	deadline     hw.Timer
+	// looked says that the deadline has passed and only a last poll is left.
+	looked bool
 
 	// progress is what Progress reads, from any goroutine.
 	progress struct {
@@ -54,7 +56,7 @@ type queue struct {
 func (q *queue) advance(e event) bool {
 	to, err := q.state.next(e)
 	if err != nil {
-		q.d.log.Warn("illegal context event", "device", q.d.config.Name, "entity", q.entity, "slot", q.id, "error", err)
+		q.d.log.Warn("illegal context event", "entity", q.entity, "slot", q.id, "error", err)
 		return false
 	}
 	if to == q.state {
@@ -73,12 +75,22 @@ func (q *queue) disarm() {
 		q.deadline.Stop()
 		q.deadline = nil
 	}
+	q.looked = false
 }
 
-// expire: the firmware did not answer. If that was a disable, the job that did
-// not leave is to blame; the device is lost either way.
+// expire: the firmware did not answer. Whoever slept looks before it judges: an
+// answer that lies there counts, and one more poll is granted. If the question
+// was a disable, the job that did not leave is to blame; the device is lost either way.
 func (q *queue) expire() {
-	if !q.state.pending() {
+	deadline := q.deadline
+	q.d.receive()
+	q.d.interrupted = true // What was received asks for a scan.
+	if q.d.failure != nil || q.deadline != deadline || !q.state.pending() {
+		return
+	}
+	if !q.looked {
+		q.looked = true
+		q.deadline = q.d.after(q.d.config.Timeouts.Poll, q.expire)
 		return
 	}
 	q.d.scanQueue(q)
@@ -197,20 +209,21 @@ func answer(waits *[]func(error), err error) {
 	*waits = nil
 }
 
-// lose gives the queue's work up: its first job is to blame, the context is torn
-// down in the background.
+// lose gives the queue's work up; the context is torn down in the background.
+// Its first job is to blame, unless the cause is the device: then it is a victim.
 func (q *queue) lose(cause core.Cause, detail string) {
 	if q.lost {
 		return
 	}
 	q.lost = true
-	guilty, id, usage := false, core.JobID(0), sdk.Usage{}
-	if q.published > 0 {
+	guilty := q.published > 0 && cause != core.CauseDevice
+	id, usage := core.JobID(0), sdk.Usage{}
+	if guilty {
 		j := q.jobs[0]
-		guilty, id = true, j.id
+		id = j.id
 		usage, _ = q.usage(j)
 	}
-	q.d.log.Warn("context lost", "device", q.d.config.Name, "entity", q.entity, "job", id, "slot", q.id, "cause", cause, "detail", detail)
+	q.d.log.Warn("context lost", "entity", q.entity, "job", id, "slot", q.id, "cause", cause, "detail", detail)
 	q.drop()
 	if !q.destroying {
 		q.report.Lost(guilty, id, usage, cause, detail)
@@ -231,7 +244,7 @@ func (q *queue) free() {
 	delete(q.d.queues, q.id)
 	q.d.ids.give(q.id)
 	if err := q.d.memory.unplace(q.placement); err != nil {
-		q.d.log.Error("device memory leaked", "device", q.d.config.Name, "entity", q.entity, "error", err)
+		q.d.log.Error("device memory leaked", "entity", q.entity, "error", err)
 	}
 	answer(&q.destroyWaits, nil)
 }

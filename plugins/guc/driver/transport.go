@@ -167,7 +167,7 @@ func (d *Driver) flush() {
 			return
 		}
 		if d.log.IsTrace() {
-			d.log.Trace("h2g", "device", d.config.Name, "fence", uint16(m.fence), "message", abi.Describe(m.hxg))
+			d.log.Trace("h2g", "fence", uint16(m.fence), "message", abi.Describe(m.hxg))
 		}
 		t.space -= m.credit
 		t.outstanding += m.replies
@@ -214,7 +214,7 @@ func (d *Driver) receive() {
 			return
 		}
 		if d.log.IsTrace() {
-			d.log.Trace("g2h", "device", d.config.Name, "fence", uint16(fence), "message", abi.Describe(hxg))
+			d.log.Trace("g2h", "fence", uint16(fence), "message", abi.Describe(hxg))
 		}
 		packet, err := abi.Parse(hxg)
 		if packet.Origin != abi.OriginGUC {
@@ -261,7 +261,7 @@ func (d *Driver) takeEvent(packet abi.Packet, hxg []uint32, malformed error) {
 		return
 	}
 	if malformed != nil {
-		d.log.Warn("firmware event malformed", "device", d.config.Name, "error", malformed)
+		d.log.Warn("firmware event malformed", "error", malformed)
 		return
 	}
 	d.handle(packet.Body)
@@ -277,7 +277,7 @@ func (d *Driver) takeReply(fence abi.Fence, packet abi.Packet, hxg []uint32, mal
 	}
 	t := d.ct.tracked[fence]
 	if t == nil {
-		d.log.Warn("reply without request", "device", d.config.Name, "fence", uint16(fence))
+		d.log.Warn("reply without request", "fence", uint16(fence))
 		return
 	}
 	delete(d.ct.tracked, fence)

@@ -149,17 +149,13 @@ func (f *Firmware) takeH2G() bool {
 func (f *Firmware) breakChannel() {
 	f.counters.Broken++
 	f.ct.open, f.ct.queue = false, nil
-	if f.cfg.Trace != nil {
-		f.cfg.Trace.Add("H2G", "ring corrupt, channel closed")
-	}
+	f.cfg.Trace.Add("H2G", func([]uint32) string { return "ring corrupt, channel closed" })
 }
 
 // receive is the one place where an H2G message enters.
 func (f *Firmware) receive(fence abi.Fence, hxg []uint32) {
 	f.counters.H2G++
-	if f.cfg.Trace != nil {
-		f.cfg.Trace.Add("H2G", abi.Describe(hxg))
-	}
+	f.cfg.Trace.Add("H2G", abi.Describe, hxg...)
 	p, err := abi.Parse(hxg)
 	if p.Origin != abi.OriginHost || p.Type != abi.TypeRequest && p.Type != abi.TypeEvent && p.Type != abi.TypeFastRequest {
 		f.markH2G(abi.StatusUnderflow)
@@ -201,9 +197,7 @@ func (f *Firmware) reply(fence abi.Fence, p abi.Packet) {
 		return
 	}
 	m := message{fence, p.Dwords()}
-	if f.cfg.Trace != nil {
-		f.cfg.Trace.Add("G2H", abi.Describe(m.hxg))
-	}
+	f.cfg.Trace.Add("G2H", abi.Describe, m.hxg...)
 	f.ct.queue = append(f.ct.queue, m)
 	f.flush()
 	if len(f.ct.queue) > 0 {

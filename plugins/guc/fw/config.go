@@ -40,7 +40,7 @@ type Config struct {
 	Ports  hw.Ports
 	Engine engine.Engine
 	Clock  hw.Clock
-	// Trace takes every message, decoded; nil takes none.
+	// Trace takes every message; nil takes none.
 	Trace *hw.Trace
 	// Classes gives the logical instances of each engine class, 1 to 32; nil
 	// means one compute instance.

@@ -42,9 +42,7 @@ func (f *Firmware) takeMailbox() bool {
 	if box[0] == 0 || box[0]>>31 == uint32(abi.OriginGUC) {
 		return true // The notification was for the CT buffers.
 	}
-	if f.cfg.Trace != nil {
-		f.cfg.Trace.Add("MMIO", abi.DescribeMMIO(box))
-	}
+	f.cfg.Trace.Add("MMIO", describeBox, box[:]...)
 	if f.phase == phaseDraining && !f.mailbox.busy {
 		return true // Reloading: nobody listens.
 	}
@@ -119,9 +117,7 @@ func (f *Firmware) answerMailbox(p abi.Packet) {
 	if err != nil {
 		box, _ = abi.AppendMMIO(abi.FailureReply(abi.ErrorTooLarge, 0))
 	}
-	if f.cfg.Trace != nil {
-		f.cfg.Trace.Add("MMIO", abi.DescribeMMIO(box))
-	}
+	f.cfg.Trace.Add("MMIO", describeBox, box[:]...)
 	for i := abi.MMIODwords - 1; i >= 0; i-- {
 		f.cfg.Ports.Registers.Store(abi.RegScratch+4*uint32(i), box[i])
 	}
@@ -134,4 +130,9 @@ func refuse(a abi.Action) abi.Packet {
 		return abi.FailureReply(abi.ErrorNotSupported, 0)
 	}
 	return abi.FailureReply(abi.ErrorUnknownAction, 0)
+}
+
+// describeBox decodes the words of a mailbox for the trace.
+func describeBox(words []uint32) string {
+	return abi.DescribeMMIO([abi.MMIODwords]uint32(words))
 }

@@ -15,6 +15,7 @@ var causes = [...]core.Cause{
 	core.CauseNone, core.CauseTrap, core.CauseMemory, core.CauseHang, core.CauseTimeout,
 	core.CauseKernel, core.CauseRefused, core.CauseUser, core.CauseEarlier,
 	core.CauseDependency, core.CauseBanned, core.CauseDevice, core.CauseImage, core.CauseOutput,
+	core.CauseQueueTimeout,
 }
 
 // The bits of an event's presence mask, in the order of the fields.
