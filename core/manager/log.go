@@ -24,8 +24,8 @@ func (d *device) logNotice(n *sched.Notice) {
 	}
 	switch n.Kind {
 	case sched.EntityChanged:
-		if n.Cause != core.CauseNone {
-			d.log.Warn("entity changed", "entity", name, "state", n.State, "goal", n.Goal, "cause", n.Cause, "error", n.Error)
+		if n.Cause != core.CauseNone && n.Goal == core.GoalSuspend && n.State == core.Away {
+			d.log.Warn("entity suspended", "entity", name, "cause", n.Cause, "error", n.Error)
 			return
 		}
 		d.log.Debug("entity changed", "entity", name, "state", n.State, "goal", n.Goal, "image", n.Image)
