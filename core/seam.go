@@ -152,6 +152,22 @@ type BackendDescription struct {
 	Name, Version string
 	// Engines it can put under its firmware.
 	Engines []string
+	// ConfigSchema is a JSON schema of the options of its devices; empty when it
+	// declares none.
+	ConfigSchema []byte
+	// Messages are the message types of its own.
+	Messages []MessageType
+}
+
+// MessageType is what a backend declares of one of its own messages.
+type MessageType struct {
+	// Kind is MessageBackend or more, and Name a word for it; both are the
+	// backend's only one of that value.
+	Kind MessageKind
+	Name string
+	// Doc says in a sentence or two what it asks for, what its payload and the
+	// reply are.
+	Doc string
 }
 
 // ProcessIdentity is how a process is known beyond its number: nothing is ever

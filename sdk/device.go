@@ -130,8 +130,8 @@ func (d *device) take(from *session, commands []core.Command) error {
 	now := time.Now()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.mu.current != from {
-		return fmt.Errorf("session %d of device %s was replaced by %d: %w", from.number, d.spec.Name, d.mu.session, core.ErrStale)
+	if err := d.present(from); err != nil {
+		return err
 	}
 	var l *lane
 	for i := range commands {
@@ -151,6 +151,31 @@ func (d *device) take(from *session, commands []core.Command) error {
 		l.applied, l.epoch = c.Seq, c.Epoch
 		d.pending.Add(1)
 		d.queue(l, newItem(c, now))
+	}
+	return nil
+}
+
+// ack drops the events that a session acknowledged and returns up to which all
+// are dropped. An error ends the session. The log's mutex is taken inside the
+// device's, never the other way round: a session that is replaced meanwhile must
+// not drop events after its successor was told where they begin.
+func (d *device) ack(from *session, seq core.EventSeq) (core.EventSeq, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.present(from); err != nil {
+		return 0, err
+	}
+	acked, ok := d.events.ack(seq)
+	if !ok {
+		return 0, fmt.Errorf("acknowledged event %d of device %s: %w", seq, d.spec.Name, core.ErrInvalid)
+	}
+	return acked, nil
+}
+
+// present refuses a session that was replaced. The mutex is held.
+func (d *device) present(from *session) error {
+	if d.mu.current != from {
+		return fmt.Errorf("session %d of device %s was replaced by %d: %w", from.number, d.spec.Name, d.mu.session, core.ErrStale)
 	}
 	return nil
 }

@@ -303,12 +303,13 @@ func (b *eventBlock) after(sent core.EventSeq) []byte {
 	return rest.Body()
 }
 
-// ack drops the events up to seq. A number that was never given is refused.
-func (l *eventLog) ack(seq core.EventSeq) bool {
+// ack drops the events up to seq and returns up to which all are dropped. A
+// number that was never given is refused.
+func (l *eventLog) ack(seq core.EventSeq) (core.EventSeq, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if seq > l.mu.last {
-		return false
+		return l.mu.acked, false
 	}
 	l.mu.acked = max(l.mu.acked, seq)
 	for l.mu.head < len(l.mu.blocks) && l.mu.blocks[l.mu.head].last() <= seq {
@@ -328,7 +329,7 @@ func (l *eventLog) ack(seq core.EventSeq) bool {
 		close(l.mu.room)
 		l.mu.room = make(chan struct{})
 	}
-	return true
+	return l.mu.acked, true
 }
 
 // roomFor returns nil when there is room for an event, else a channel that is

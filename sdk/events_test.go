@@ -1,6 +1,8 @@
 package sdk
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -62,11 +64,11 @@ func TestAcknowledgedEventsGoAndOthersStay(t *testing.T) {
 	l := newEventLog(hclog.NewNullLogger())
 	const count = 5*wire.BatchCount + 7
 	started(l, count)
-	if l.ack(count + 1) {
+	if _, ok := l.ack(count + 1); ok {
 		t.Error("an event that was never given is acknowledged")
 	}
 	for acked := core.EventSeq(0); acked <= count; acked += 101 {
-		if !l.ack(acked) {
+		if _, ok := l.ack(acked); !ok {
 			t.Fatalf("acknowledgement of %d refused", acked)
 		}
 		// Whoever comes new gets all that is left, once and in order.
@@ -105,5 +107,33 @@ func TestOnlyEntitiesWithStartedJobsAreSampled(t *testing.T) {
 	reporters[1].Completed(7, Usage{})
 	if got := l.running(nil); len(got) != 0 {
 		t.Errorf("entities %v, want none", got)
+	}
+}
+
+// TestReplacedSessionAcknowledgesNothing: what a host says that was replaced is
+// not heard, however late it is read.
+func TestReplacedSessionAcknowledgesNothing(t *testing.T) {
+	d := newDevice(core.DeviceSpec{Name: "d0"}, hclog.NewNullLogger(), nil)
+	defer d.cancel(nil)
+	started(d.events, 3)
+	sessions := []*session{{number: 1, d: d}, {number: 2, d: d}}
+	for _, s := range sessions {
+		s.ctx, s.end = context.WithCancelCause(context.Background())
+		defer s.end(nil)
+		if _, _, err := d.attach(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.ack(sessions[0], 3); !errors.Is(err, core.ErrStale) {
+		t.Errorf("session that was replaced: %v", err)
+	}
+	if first, last := taken(t, d.events, 0); first != 1 || last != 3 {
+		t.Errorf("events %d to %d are kept, want 1 to 3", first, last)
+	}
+	if acked, err := d.ack(sessions[1], 2); err != nil || acked != 2 {
+		t.Errorf("present session: %d, %v", acked, err)
+	}
+	if acked, err := d.ack(sessions[1], 0); err != nil || acked != 2 {
+		t.Errorf("host that does not know: %d, %v", acked, err)
 	}
 }

@@ -17,6 +17,9 @@ const (
 	RunBound   = runBound
 	LaneSlack  = laneSlack
 	FirstLease = firstLease
+
+	LeaveBound    = leaveBound
+	LeaveBoundMax = leaveBoundMax
 )
 
 // TestServer is the plugin's side without a process.

@@ -12,6 +12,7 @@ import (
 
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/core/sched"
 	"github.com/gpuwm/gpuwm/sdk"
 	"github.com/gpuwm/gpuwm/sdk/internal/memory"
 	"github.com/gpuwm/gpuwm/sdk/internal/wire"
@@ -334,6 +335,59 @@ func TestCallThatNeverReturnsFailsTheDevice(t *testing.T) {
 		r.backend.Failed(errors.New("again"))
 		if e := l.expect(core.EventDeviceHealth); !strings.Contains(e.Error, "bus") {
 			t.Errorf("event %+v", e)
+		}
+	})
+}
+
+// TestSuspendHasTheBoundOfItsDevice: a device knows how long its firmware may take.
+func TestSuspendHasTheBoundOfItsDevice(t *testing.T) {
+	for _, tc := range []struct{ says, takes, refused time.Duration }{
+		{0, sdk.LeaveBound - time.Second, 0},
+		{0, sdk.LeaveBoundMax - time.Second, sdk.LeaveBound},
+		{100 * time.Second, 95 * time.Second, 0},
+		{time.Millisecond, time.Hour, time.Second},
+		{time.Hour, time.Hour, sdk.LeaveBoundMax},
+	} {
+		bubble(t, func(t *testing.T, r *rig) {
+			r.backend.LeaveBound, r.backend.SuspendTakes = tc.says, tc.takes
+			l := r.open(1)
+			l.create(1, 1, 1)
+			begin := time.Now()
+			l.send(message(1, 1, 2, core.MessageSuspend))
+			e := l.next()
+			want := core.BackendEvent{Kind: core.EventMessageDone}
+			after := tc.takes
+			if tc.refused != 0 {
+				want, after = core.BackendEvent{Kind: core.EventRefused, Cause: core.CauseHang}, tc.refused
+			}
+			if e.Kind != want.Kind || e.Cause != want.Cause || time.Since(begin) != after {
+				t.Errorf("%+v: after %v: %+v", tc, time.Since(begin), e)
+			}
+		})
+	}
+	if sdk.LeaveBoundMax >= sched.DefaultAnswer {
+		t.Errorf("a backend has %v to answer a suspend, the schedulers wait %v", sdk.LeaveBoundMax, sched.DefaultAnswer)
+	}
+}
+
+// TestDeviceThatFailedIsNamedOnce: the line says which device, once.
+func TestDeviceThatFailedIsNamedOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		l := r.open(1)
+		defer l.cancel()
+		r.backend.Failed(errors.New("fell off the bus"))
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		stream, err := r.client.Logs(ctx, &apiv1.LogsRequest{After: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := stream.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := m.GetLines()[0].GetText(); text != `device failed device=d0 error="fell off the bus"` {
+			t.Errorf("line %q", text)
 		}
 	})
 }

@@ -212,10 +212,9 @@ func (s *server) bringUp(o *opening) {
 // Hello implements the service.
 func (s *server) Hello(context.Context, *apiv1.HelloRequest) (*apiv1.HelloReply, error) {
 	s.capture.Do(s.captured)
-	b := s.backend.Describe()
-	return &apiv1.HelloReply{
-		Instance: s.instance, Protocol: wire.Protocol, Name: b.Name, Version: b.Version, Engines: b.Engines,
-	}, nil
+	m := wire.FromBackendDescription(s.backend.Describe())
+	m.Instance = s.instance
+	return m, nil
 }
 
 // Health implements the service.

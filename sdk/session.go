@@ -62,11 +62,11 @@ func (s *server) session(stream sessionStream) error {
 		return err
 	}
 	defer d.detach(ss)
-	acked := core.EventSeq(open.GetAcked())
-	if !d.events.ack(acked) {
-		return fmt.Errorf("acknowledged %d events of device %s: %w", acked, spec.Name, core.ErrInvalid)
+	acked, err := d.ack(ss, core.EventSeq(open.GetAcked()))
+	if err != nil {
+		return err
 	}
-	opened := &apiv1.DeviceOpened{Description: wire.FromDeviceDescription(d.description)}
+	opened := &apiv1.DeviceOpened{Description: wire.FromDeviceDescription(d.description), Acked: uint64(acked)}
 	for i, id := range ids {
 		opened.Held = append(opened.Held, &apiv1.HeldEntity{
 			Entity: uint64(id), Epoch: uint64(held[i].epoch), Applied: uint64(held[i].applied),
@@ -104,8 +104,8 @@ func (ss *session) receive() error {
 		if m.GetOpen() != nil {
 			return fmt.Errorf("session opened twice: %w", core.ErrInvalid)
 		}
-		if !ss.d.events.ack(core.EventSeq(m.GetAck())) {
-			return fmt.Errorf("acknowledged event %d: %w", m.GetAck(), core.ErrInvalid)
+		if _, err := ss.d.ack(ss, core.EventSeq(m.GetAck())); err != nil {
+			return err
 		}
 		if len(m.GetCommands()) == 0 {
 			continue

@@ -4,12 +4,19 @@ package main
 import (
 	"io"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/gpuwm/gpuwm/cmd/gpuwm/cli"
 	"github.com/gpuwm/gpuwm/cmd/gpuwm/wire"
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	// A reader that goes away (`| head`) must not end a run and leave its plugin
+	// behind: writes fail instead.
+	signal.Ignore(syscall.SIGPIPE)
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
 
 // run is one command line. `plugin serve NAME` is how the program starts itself
 // as one of its built-in plugins; it is not for people.

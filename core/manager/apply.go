@@ -231,7 +231,9 @@ func (m *Manager) takeOut(id core.EntityID) (core.EntityRecord, error) {
 // may still ask for, and lets those go on that waited for them.
 func (m *Manager) unlearn(records []core.EntityRecord) {
 	m.mu.Lock()
+	var open []core.Fence
 	for i := range records {
+		open = append(open, m.mu.fences.forget(&records[i])...)
 		delete(m.mu.places, records[i].Spec.ID)
 		for _, j := range records[i].Jobs {
 			id := j.Spec.ID
@@ -246,6 +248,11 @@ func (m *Manager) unlearn(records []core.EntityRecord) {
 	m.mu.Unlock()
 	for _, d := range devices {
 		d.do(d.feedAll)
+		for _, fence := range open {
+			d.do(func() {
+				_ = d.step(&sched.Event{Kind: sched.EventSignal, Fence: fence, Error: "its entity was removed"})
+			})
+		}
 	}
 }
 

@@ -158,6 +158,11 @@ func (d *device) restore(r *entityRecord) {
 		d.log.Error("entity not restored", "entity", r.spec.Name, "error", err)
 		return
 	}
+	for _, j := range r.jobs[:r.fed] {
+		if !j.state.Phase.Final() {
+			d.signalForeign(j.spec)
+		}
+	}
 	d.feed(r)
 	d.flush(r)
 }

@@ -234,6 +234,9 @@ func (s *deviceSink) Notice(n *sched.Notice) {
 	if n.Phase.Final() {
 		d.manager.outcome(n.Job, n.Phase)
 		if r := d.records[n.Entity]; r != nil {
+			if j := r.byID[n.Job]; j != nil {
+				d.manager.signalOthers(d, core.Fence{Timeline: n.Entity, Seq: j.spec.Seq})
+			}
 			d.hungry = append(d.hungry, r)
 		}
 	}

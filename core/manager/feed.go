@@ -18,7 +18,9 @@ func (d *device) feed(r *entityRecord) {
 		if wait {
 			return
 		}
-		err := d.step(&sched.Event{Kind: sched.EventSubmit, Spec: j.spec, OnRecord: true, Unmet: unmet})
+		err := d.step(&sched.Event{
+			Kind: sched.EventSubmit, Spec: j.spec, OnRecord: true, Unmet: unmet, LongRunning: d.longRunning(j.spec),
+		})
 		if errors.Is(err, core.ErrFull) {
 			return // the next outcome of the entity makes room
 		}
@@ -26,7 +28,9 @@ func (d *device) feed(r *entityRecord) {
 		if err != nil {
 			// The job was checked when it was applied; only a bug of ours comes here.
 			d.log.Error("job not submitted", "entity", r.spec.Name, "job", j.spec.Name, "error", err)
+			continue
 		}
+		d.signalForeign(j.spec)
 	}
 }
 

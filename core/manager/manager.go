@@ -51,6 +51,7 @@ type Manager struct {
 		outcomes map[core.JobID]core.JobPhase
 		awaited  map[core.JobID]bool
 		jobNames map[core.JobID]string
+		fences   fences
 		session  core.Session
 		entity   core.EntityID
 		job      core.JobID
@@ -65,6 +66,7 @@ func New(config Config) *Manager {
 	m.mu.outcomes = make(map[core.JobID]core.JobPhase)
 	m.mu.awaited = make(map[core.JobID]bool)
 	m.mu.jobNames = make(map[core.JobID]string)
+	m.mu.fences = newFences()
 	return m
 }
 
@@ -121,6 +123,7 @@ func (m *Manager) learn(entities []core.EntityRecord) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range entities {
+		m.mu.fences.learn(&entities[i])
 		for _, j := range entities[i].Jobs {
 			m.mu.jobNames[j.Spec.ID] = j.Spec.Name
 			if j.State.Phase.Final() {

@@ -88,7 +88,7 @@ func (b *backend) open(ctx context.Context, spec core.DeviceSpec, log hclog.Logg
 		return nil, err
 	}
 	clock := hw.NewRealClock()
-	eng, err := b.engine(set, counts, clock)
+	eng, err := b.engine(set, counts, clock, failed)
 	if err != nil {
 		return nil, err
 	}
@@ -102,12 +102,13 @@ func (b *backend) open(ctx context.Context, spec core.DeviceSpec, log hclog.Logg
 	return dev, nil
 }
 
-// engine makes what executes kernels under the firmware.
-func (b *backend) engine(set settings, counts *usage.File, clock hw.Clock) (engine.Engine, error) {
+// engine makes what executes kernels under the firmware. An engine that fails
+// takes the device with it.
+func (b *backend) engine(set settings, counts *usage.File, clock hw.Clock, failed func(error)) (engine.Engine, error) {
 	if set.engine == testengine.Name {
 		return testengine.New(testengine.Config{Clock: testClock{clock}, Usage: counts}), nil
 	}
-	return wasm.New(wasm.Config{Cores: set.cores, Usage: counts, CacheDir: b.options.CacheDir, Now: clock.Now})
+	return wasm.New(wasm.Config{Cores: set.cores, Usage: counts, CacheDir: b.options.CacheDir, Now: clock.Now, Failed: failed})
 }
 
 // testClock is a device's clock as the test engine declares it.
@@ -182,7 +183,7 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Cl
 	return dev, nil
 }
 
-// LeaveBound is how long a suspend or destroy may take, at most; the SDK waits that long.
+// LeaveBound implements sdk.LeaveBounder.
 func (d *device) LeaveBound() time.Duration { return d.leave }
 
 // Trace returns up to n of the newest messages between driver and firmware,

@@ -58,13 +58,14 @@ func firmwareProcess() error {
 	if err != nil {
 		return err
 	}
-	eng, err := wasm.New(wasm.Config{})
+	clock := hw.NewRealClock()
+	eng, err := wasm.New(wasm.Config{Now: clock.Now})
 	if err != nil {
 		return err
 	}
 	firmware, err := fw.New(fw.Config{
 		Arena: arena, Ports: hw.Ports{Registers: registers, Doorbell: doorbell, Interrupt: interrupt},
-		Engine: eng, Clock: hw.NewRealClock(), QuantumMin: fw.LiveQuantumMin, PreemptionMin: fw.LivePreemptionMin,
+		Engine: eng, Clock: clock, QuantumMin: fw.LiveQuantumMin, PreemptionMin: fw.LivePreemptionMin,
 	})
 	if err != nil {
 		return err
@@ -170,7 +171,12 @@ func wait[T any](t *testing.T, what string, from <-chan T) T {
 // wasmKernel reads one of the engine's test kernels.
 func wasmKernel(t *testing.T, name string) core.Kernel {
 	t.Helper()
-	code, err := os.ReadFile(filepath.Join("..", "engine", "wasm", "testdata", name+".wasm"))
+	return kernelFile(t, filepath.Join("..", "engine", "wasm", "testdata", name+".wasm"))
+}
+
+func kernelFile(t *testing.T, path string) core.Kernel {
+	t.Helper()
+	code, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,9 +244,33 @@ func progressed(ctx context.Context, e sdk.Entity) {
 	}
 }
 
-// fillInterrupted runs fill with a suspend, a save and a move to a second
-// entity in the middle, or undisturbed, and returns the final bytes.
-func fillInterrupted(t *testing.T, d sdk.Device, disturb bool) []byte {
+// work is a job with its entity, which can be run again and again.
+type work struct {
+	kernel core.Kernel
+	spec   *core.EntitySpec
+	image  core.ImageSource
+	groups uint64
+	job    func(first uint64, epoch core.Epoch) sdk.Job
+}
+
+// attemptsMax bounds how often a job is run until a suspend comes in its middle.
+const attemptsMax = 10
+
+// perform runs the work undisturbed, or with a suspend, a save and a move to a
+// second entity in the middle, and returns the final bytes.
+func perform(t *testing.T, d sdk.Device, w work, disturb bool) []byte {
+	t.Helper()
+	for range attemptsMax {
+		if all, moved := attempt(t, d, w, disturb); moved == disturb {
+			return all
+		}
+	}
+	t.Fatalf("the job was over before the suspend, %d times", attemptsMax)
+	return nil
+}
+
+// attempt runs the work once and reports whether it was moved in the middle.
+func attempt(t *testing.T, d sdk.Device, w work, disturb bool) (all []byte, moved bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
@@ -250,48 +280,102 @@ func fillInterrupted(t *testing.T, d sdk.Device, disturb bool) []byte {
 			t.Fatal(err)
 		}
 	}
-	k := wasmKernel(t, "basic")
-	must(d.LoadKernel(ctx, k))
-	spec, r := wasmSpec("e"), newAwaited()
-	e, err := d.Create(ctx, spec, zeroes(spec), r)
+	must(d.LoadKernel(ctx, w.kernel))
+	r := newAwaited()
+	e, err := d.Create(ctx, w.spec, w.image, r)
 	must(err)
-	must(e.Run(ctx, fillJob(k, 1, 0, 1)))
+	must(e.Run(ctx, w.job(0, 1)))
 	if disturb {
 		wait(t, "start", r.begun)
 		progressed(ctx, e)
 		image, _ := saved(t, e)
-		header := image.Header()
-		if len(header.Jobs) == 1 {
-			t.Logf("moved after %d of %d workgroups", header.Jobs[0].Cursor, fillGroups)
+		if jobs := image.Header().Jobs; len(jobs) == 1 {
+			moved = true
+			cursor := jobs[0].Cursor
+			t.Logf("moved after %d of %d workgroups", cursor, w.groups)
 			r = newAwaited()
-			moved, err := d.Create(ctx, spec, image, r)
+			second, err := d.Create(ctx, w.spec, image, r)
 			must(err)
 			must(e.Destroy(ctx))
-			e = moved
-			must(e.Run(ctx, fillJob(k, 1, header.Jobs[0].Cursor, 2)))
-			if u := wait(t, "end", r.usage); u.Done != fillGroups || u.Executed != fillGroups-header.Jobs[0].Cursor {
-				t.Errorf("usage %+v after a cut at %d", u, header.Jobs[0].Cursor)
+			e = second
+			must(e.Run(ctx, w.job(cursor, 2)))
+			if u := wait(t, "end", r.usage); u.Done != w.groups || u.Executed != w.groups-cursor {
+				t.Errorf("usage %+v after a cut at %d", u, cursor)
 			}
 		}
 	}
 	if how := wait(t, "end", r.ended); how != "completed" {
 		t.Fatalf("the job %s", how)
 	}
-	_, all := saved(t, e)
+	_, all = saved(t, e)
 	must(e.Destroy(ctx))
-	if n := binary.LittleEndian.Uint64(all[8*fillGroups:]); n != fillGroups {
+	return all, moved
+}
+
+// fill is the work of fillJob.
+func fill(t *testing.T) work {
+	k, spec := wasmKernel(t, "basic"), wasmSpec("e")
+	return work{kernel: k, spec: spec, image: zeroes(spec), groups: fillGroups,
+		job: func(first uint64, epoch core.Epoch) sdk.Job { return fillJob(k, 1, first, epoch) }}
+}
+
+// fillTwice runs fill undisturbed and with a move, and checks the bytes.
+func fillTwice(t *testing.T, d sdk.Device) {
+	t.Helper()
+	plain, moved := perform(t, d, fill(t), false), perform(t, d, fill(t), true)
+	if !bytes.Equal(plain, moved) {
+		t.Error("a suspend in the middle changed the result")
+	}
+	if n := binary.LittleEndian.Uint64(plain[8*fillGroups:]); n != fillGroups {
 		t.Errorf("%d workgroups counted, want %d", n, fillGroups)
 	}
-	return all
+}
+
+// mersenne is a range of the kernel that the examples run for months: the
+// factors of a few Mersenne numbers below 2·blocks·blockSize·p.
+func mersenne(t *testing.T) work {
+	t.Helper()
+	const rows, blocks, blockSize = 16, 80, 1 << 16
+	exponents := []uint64{11, 23, 29, 37, 41, 43}
+	k := kernelFile(t, filepath.Join("..", "..", "configs", "kernels", "mersenne.wasm"))
+	spec := &core.EntitySpec{ID: 1, Name: "mersenne", Mode: core.ModeLongRunning, Properties: core.Properties{Priority: core.PriorityNormal},
+		Buffers: []core.BufferSpec{{Name: "exponents", Size: uint64(8 * len(exponents))}, {Name: "found", Size: uint64(16 * rows * len(exponents))}}}
+	var in []byte
+	for _, p := range exponents {
+		in = binary.LittleEndian.AppendUint64(in, p)
+	}
+	image := sdk.BufferImage(core.ImageHeader{Version: core.ImageVersion, Buffers: spec.Buffers}, [][]byte{in, make([]byte, spec.Buffers[1].Size)})
+	return work{kernel: k, spec: spec, image: image, groups: uint64(blocks * len(exponents)),
+		job: func(first uint64, epoch core.Epoch) sdk.Job {
+			return sdk.Job{First: first, Epoch: epoch, Spec: &core.JobSpec{ID: 1, Kernels: map[string]core.Digest{core.FormatWasm: k.Digest},
+				Entry: "factor", Grid: [3]uint32{blocks, uint32(len(exponents)), 1}, Group: [3]uint32{1, 1, 1}, Credits: 1,
+				Args: []core.Arg{{Kind: core.ArgBuffer, Buffer: "exponents"}, {Kind: core.ArgBuffer, Buffer: "found"}, {Kind: core.ArgU32},
+					{Kind: core.ArgU32, Bits: rows}, {Kind: core.ArgU64, Bits: 1}, {Kind: core.ArgU32, Bits: blockSize}}}}
+		}}
 }
 
 // TestTwoProcesses proves the boundary: driver here, firmware and engine in
-// another process, and nothing shared but the memory file and two pipes.
+// another process, and nothing shared but the memory file and two pipes. A real
+// kernel gives the same bytes there, disturbed or not, as in one process.
 func TestTwoProcesses(t *testing.T) {
-	d := startFirmware(t, func(err error) { t.Errorf("device failed: %v", err) })
-	plain := fillInterrupted(t, d, false)
-	if moved := fillInterrupted(t, d, true); !bytes.Equal(plain, moved) {
-		t.Error("a suspend in the middle changed the result")
+	failed := func(err error) { t.Errorf("device failed: %v", err) }
+	two := startFirmware(t, failed)
+	fillTwice(t, two)
+
+	plain, moved := perform(t, two, mersenne(t), false), perform(t, two, mersenne(t), true)
+	dev := openDevice(t, nil, failed)
+	one := perform(t, dev, mersenne(t), false)
+	if err := dev.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if !bytes.Equal(plain, moved) || !bytes.Equal(plain, one) {
+		t.Error("the factors differ between the arrangements")
+	}
+	found := plain[8*6:]
+	for i, want := range []uint64{11, 23, 11, 89, 0, 0} { // 2^11 - 1 = 23 · 89
+		if got := binary.LittleEndian.Uint64(found[8*i:]); got != want {
+			t.Errorf("word %d of the factors found is %d, want %d", i, got, want)
+		}
 	}
 }
 
@@ -312,9 +396,13 @@ func TestDevice(t *testing.T) {
 	if about := dev.Describe(); about.Engine != wasm.Name || about.Credits != 64 || !about.SavesImages || about.Granularity != core.GranularityWorkgroup {
 		t.Errorf("described as %+v", about)
 	}
-	plain := fillInterrupted(t, dev, false)
-	if moved := fillInterrupted(t, dev, true); !bytes.Equal(plain, moved) {
-		t.Error("a suspend in the middle changed the result")
+	fillTwice(t, dev)
+	lines := dev.(interface{ Trace(n int) []hw.TraceLine }).Trace(2)
+	if len(lines) != 2 || lines[1].Kind != "G2H" || lines[1].Text == "" {
+		t.Errorf("trace ends with %+v", lines)
+	}
+	if bound := dev.(sdk.LeaveBounder).LeaveBound(); bound <= fw.LivePreemptionMin+answerSlack {
+		t.Errorf("a suspend gets %s, the firmware may take longer", bound)
 	}
 	junk := core.Kernel{Digest: core.DigestOf([]byte("junk")), Format: core.FormatWasm, Code: []byte("junk")}
 	if err := dev.LoadKernel(context.Background(), junk); !errors.Is(err, core.ErrInvalid) {
@@ -396,7 +484,7 @@ func TestDeviceFault(t *testing.T) {
 	if err := e.Destroy(ctx); err != nil {
 		t.Fatal(err)
 	}
-	fillInterrupted(t, dev, false)
+	perform(t, dev, fill(t), false)
 }
 
 func TestSettings(t *testing.T) {

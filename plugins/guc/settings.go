@@ -33,7 +33,7 @@ const (
 	coresMax   = 1 << 16
 	// answerSlack is what a busy machine may add to any wait for the firmware.
 	answerSlack = 10 * time.Second
-	// leaveMargin covers the last polls and the way of the answer.
+	// leaveMargin covers the deregistration, the last polls and the way of the answer.
 	leaveMargin = 5 * time.Second
 )
 
@@ -46,10 +46,9 @@ func (s settings) timeouts() driver.Timeouts {
 	}
 }
 
-// leaveBound is the longest that a context may take to leave and be forgotten: a
-// change of mode that is still under way, the disable with its hang deadline, the
-// deregistration (all bounded by Ack), and what is granted beyond.
-func (s settings) leaveBound() time.Duration { return 3*s.timeouts().Ack + leaveMargin }
+// leaveBound is the longest that a suspend or destroy may take: the disable,
+// which may have to wait for the hang deadline, and what else is to be said.
+func (s settings) leaveBound() time.Duration { return s.timeouts().Ack + leaveMargin }
 
 // parseSettings checks engine and options; errors wrap core.ErrInvalid.
 func parseSettings(spec core.DeviceSpec) (settings, error) {

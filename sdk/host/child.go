@@ -70,7 +70,15 @@ func (c *child) runnerFunc(_ hclog.Logger, cmd *exec.Cmd, tmpDir string) (runner
 	return c, nil
 }
 
-var envAllowed = []string{"PATH", "HOME", "TMPDIR", "GPUWM_*", "GO*"}
+// envAllowed are the variables that a plugin inherits: what a process needs to
+// find its way, what Go's runtime reads, and the plan of crashes of package
+// core/crash. No pattern: a daemon's environment may hold secrets under any name,
+// GPUWM_... and GO... among them.
+var envAllowed = []string{
+	"PATH", "HOME", "TMPDIR", "LANG", "TZ", "XDG_RUNTIME_DIR",
+	"GOTRACEBACK", "GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOCOVERDIR",
+	"GPUWM_CRASH", "GPUWM_CRASH_ONCE",
+}
 
 // environment sets the child's variables: those allowed, then those of the
 // handshake, then the launcher's own, so that later ones win.

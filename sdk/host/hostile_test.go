@@ -85,6 +85,7 @@ func TestLinesOfAHostilePlugin(t *testing.T) {
 	for name, replay := range map[string][]*apiv1.SessionReply{
 		"garbage":          {{Events: []byte{1, 2, 3}}},
 		"described twice":  {{Opened: described()}},
+		"gap at the start": {{Events: event(2)}},
 		"gap":              {{Events: event(1)}, {Events: event(3)}},
 		"numbered sample":  {{Progress: event(1)}},
 		"same event again": {{Events: event(1)}, {Events: event(1)}},
@@ -119,6 +120,41 @@ func TestDescriptionsOfAHostilePlugin(t *testing.T) {
 		i := attachTo(t, &hostile{opened: o})
 		if _, err := i.Open(t.Context(), core.DeviceSpec{Name: "d0"}, 1, nil); !errors.Is(err, core.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestStartOfTheEvents: the events of a session begin where the plugin was told.
+func TestStartOfTheEvents(t *testing.T) {
+	for _, tc := range []struct {
+		told, says core.EventSeq
+		ok         bool
+	}{
+		{0, 0, true}, {0, 7, true}, {5, 5, true},
+		{5, 4, false}, {5, 6, false}, {5, 0, false}, {0, 1<<64 - 1, false},
+	} {
+		o := described()
+		o.Acked = uint64(tc.says)
+		e := core.BackendEvent{Kind: core.EventStarted, Seq: tc.says + 1, Entity: 1, Epoch: 1, Job: 1}
+		var b wire.EventBatch
+		b.Append(&e)
+		i := attachTo(t, &hostile{opened: o, replay: []*apiv1.SessionReply{{Events: b.Body()}}})
+		if tc.told != 0 {
+			i.mu.acked["d0"] = tc.told
+		}
+		got := make(chan core.EventSeq, 1)
+		_, err := i.Open(t.Context(), core.DeviceSpec{Name: "d0"}, 1, func(events []core.BackendEvent) { got <- events[0].Seq })
+		if !tc.ok {
+			if !errors.Is(err, core.ErrCorrupt) {
+				t.Errorf("%+v: %v", tc, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatalf("%+v: %v", tc, err)
+		}
+		if seq := <-got; seq != tc.says+1 {
+			t.Errorf("%+v: event %d", tc, seq)
 		}
 	}
 }

@@ -166,17 +166,14 @@ func (l *Launcher) attach(ctx context.Context, client *plugin.Client, record cor
 }
 
 func checkHello(record core.InstanceRecord, m *apiv1.HelloReply) (core.BackendDescription, error) {
-	d := core.BackendDescription{Name: m.GetName(), Version: m.GetVersion(), Engines: m.GetEngines()}
+	var d core.BackendDescription
 	if m.GetInstance() != record.Instance {
 		return d, fmt.Errorf("instance %q answers for %q: %w", wire.Cut(m.GetInstance()), record.Instance, core.ErrStale)
 	}
 	if m.GetProtocol() != wire.Protocol {
 		return d, fmt.Errorf("protocol %d of the plugin: %w", m.GetProtocol(), core.ErrUnsupported)
 	}
-	if d.Name == "" || len(d.Name) > wire.NameMax || len(d.Version) > wire.NameMax || len(d.Engines) > wire.FormatsMax {
-		return d, fmt.Errorf("description of the plugin: %w", core.ErrCorrupt)
-	}
-	return d, nil
+	return wire.ToBackendDescription(m)
 }
 
 // Describe returns what the backend declares of itself.

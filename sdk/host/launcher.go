@@ -40,7 +40,7 @@ type Config struct {
 	// Log receives what the launcher does and the log lines of the plugins.
 	Log hclog.Logger
 	// Env are the names of environment variables that plugins inherit besides
-	// PATH, HOME, TMPDIR, GPUWM_* and GO*; a name may end with *.
+	// those of envAllowed; a name may end with *.
 	Env []string
 	// Bounds, where not zero, replace the defaults.
 	Bounds Bounds

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -51,9 +52,11 @@ type Link struct {
 	held        []HeldEntity
 	stream      grpc.BidiStreamingClient[apiv1.SessionRequest, apiv1.SessionReply]
 	events      func([]core.BackendEvent)
-	ctx         context.Context
-	cancel      context.CancelCauseFunc
-	down        chan struct{}
+	// first is the number that the first event of the session must have.
+	first  core.EventSeq
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	down   chan struct{}
 	// wake tells the sender that there is something.
 	wake chan struct{}
 
@@ -117,6 +120,9 @@ func (k *Link) open(m *apiv1.OpenDevice) error {
 	if k.description.Name != k.device {
 		return fmt.Errorf("plugin describes device %q: %w", wire.Cut(k.description.Name), core.ErrCorrupt)
 	}
+	if err := k.begin(core.EventSeq(m.GetAcked()), core.EventSeq(opened.GetAcked())); err != nil {
+		return err
+	}
 	seen := make(map[core.EntityID]bool, len(opened.GetHeld()))
 	for _, h := range opened.GetHeld() {
 		held := HeldEntity{core.EntityID(h.GetEntity()), core.Epoch(h.GetEpoch()), core.CommandSeq(h.GetApplied())}
@@ -126,6 +132,20 @@ func (k *Link) open(m *apiv1.OpenDevice) error {
 		seen[held.Entity] = true
 		k.held = append(k.held, held)
 	}
+	return nil
+}
+
+// begin checks where the plugin says that its events begin: after what this host
+// told it, or more that went over a session before; where this host knows nothing
+// yet, after what the plugin was told by an earlier one.
+func (k *Link) begin(told, acked core.EventSeq) error {
+	k.instance.mu.Lock()
+	durable := k.instance.mu.acked[k.device]
+	k.instance.mu.Unlock()
+	if acked < told || told != 0 && acked > durable || acked == math.MaxUint64 {
+		return fmt.Errorf("plugin keeps events after %d, %d were acknowledged: %w", acked, durable, core.ErrCorrupt)
+	}
+	k.first = acked + 1
 	return nil
 }
 
@@ -291,7 +311,7 @@ func (k *Link) send() error {
 
 // receive validates events and hands them on.
 func (k *Link) receive() error {
-	var last core.EventSeq
+	next := k.first
 	for {
 		m, err := k.stream.Recv()
 		if err != nil {
@@ -307,10 +327,10 @@ func (k *Link) receive() error {
 			}
 		}
 		for n := range batch {
-			if last != 0 && batch[n].Seq != last+1 {
-				return fmt.Errorf("event %d after %d: %w", batch[n].Seq, last, core.ErrCorrupt)
+			if batch[n].Seq != next {
+				return fmt.Errorf("event %d, %d was to come: %w", batch[n].Seq, next, core.ErrCorrupt)
 			}
-			last = batch[n].Seq
+			next++
 		}
 		if b := m.GetProgress(); len(b) > 0 {
 			if batch, err = wire.DecodeEvents(b, true, batch); err != nil {

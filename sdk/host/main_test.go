@@ -60,7 +60,7 @@ func TestMain(m *testing.M) {
 
 // hostProcess starts a plugin, prints its record and dies without letting go.
 func hostProcess() {
-	// The plugin inherits GPUWM_*, and must not become a host itself.
+	// The plugin inherits it, and must not become a host itself.
 	_ = os.Unsetenv(testRole)
 	l, err := NewLauncher(testConfig(os.Getenv("GPUWM_TEST_DIR"), io.Discard))
 	if err == nil {
@@ -83,6 +83,7 @@ func testConfig(dir string, log io.Writer) Config {
 	return Config{
 		Executables: map[string]Command{"memory": {Path: "/proc/self/exe"}},
 		Dir:         dir,
+		Env:         []string{testRole, testCredits},
 		Log:         hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Debug}),
 	}
 }

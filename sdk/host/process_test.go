@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -319,5 +320,28 @@ func TestStatLines(t *testing.T) {
 		if _, err := parseStat(1, []byte(bad)); !errors.Is(err, core.ErrCorrupt) {
 			t.Errorf("%q: %v", bad, err)
 		}
+	}
+}
+
+// TestPluginsInheritNoSecrets: only variables that are named arrive.
+func TestPluginsInheritNoSecrets(t *testing.T) {
+	for _, name := range []string{"GPUWM_API_TOKEN", "GPUWM_CRASHED", "GOAUTH", "GOPROXY", "SECRET", "PATHS"} {
+		t.Setenv(name, "secret")
+	}
+	for _, name := range []string{"LANG", "GOTRACEBACK", "GPUWM_CRASH"} {
+		t.Setenv(name, "welcome")
+	}
+	b := start(t, nil)
+	environ, err := os.ReadFile("/proc/" + strconv.Itoa(b.record.Process.PID) + "/environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for entry := range strings.SplitSeq(string(environ), "\x00") {
+		if strings.HasSuffix(entry, "=secret") {
+			t.Errorf("%s arrives", entry)
+		}
+	}
+	if n := strings.Count(string(environ), "=welcome"); n != 3 {
+		t.Errorf("%d of 3 variables arrive", n)
 	}
 }

@@ -60,6 +60,8 @@ func (l link) Entities() []manager.HeldEntity {
 type initialImage struct {
 	specs []core.BufferSpec
 	inits []configs.BufferInit
+	// interrupted ends Chunks with errInterrupted when it says so.
+	interrupted func() bool
 }
 
 // Header implements core.ImageSource.
@@ -101,6 +103,9 @@ func (s initialImage) buffer(i int, yield func(core.ChunkRef, []byte) error) err
 func (s initialImage) chunks(i int, file io.Reader, yield func(core.ChunkRef, []byte) error) error {
 	chunk := make([]byte, core.ChunkSize)
 	for at, index := uint64(0), uint64(0); at < s.specs[i].Size; index++ {
+		if s.interrupted() {
+			return errInterrupted
+		}
 		data := chunk[:min(uint64(len(chunk)), s.specs[i].Size-at)]
 		n, err := io.ReadFull(file, data)
 		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -14,12 +15,16 @@ import (
 // plan is what a run does with the entities on record. A run is known by the
 // names of its entities and the digest of their jobs, kernels and inputs:
 // unfinished and the same continues, unfinished and changed is an error, and
-// finished starts anew.
+// finished starts anew. The entities of one run belong together: they continue
+// or are forgotten all at once.
 type plan struct {
 	deployment *configs.Deployment
 	restart    bool
 	wanted     map[string]*configs.Entity
 }
+
+// restartHint is what to do about an unfinished run that cannot continue.
+const restartHint = "--restart forgets the unfinished run and starts anew"
 
 func newPlan(d *configs.Deployment, restart bool) *plan {
 	p := &plan{deployment: d, restart: restart, wanted: make(map[string]*configs.Entity)}
@@ -33,7 +38,7 @@ func newPlan(d *configs.Deployment, restart bool) *plan {
 // of other files, those that are to be replaced, and those that are to move.
 func (p *plan) hold(rec *core.EntityRecord) bool {
 	e := p.wanted[rec.Spec.Name]
-	return e == nil || p.restart || e.Spec.Identity != rec.Spec.Identity ||
+	return e == nil || p.restart || e.Spec.Identity != rec.Spec.Identity || e.Spec.Run != rec.Spec.Run ||
 		!slices.Contains(e.Candidates, rec.Spec.Device)
 }
 
@@ -43,43 +48,87 @@ func (p *plan) carryOut(ctx context.Context, r *runner) error {
 	if err != nil {
 		return err
 	}
+	ours := p.ours(entities)
 	finished := true
 	for i := range entities {
 		e := &entities[i]
-		want := p.wanted[e.Spec.Name]
-		if want == nil || e.Finished() {
+		if !ours[e.Spec.ID] || e.Finished() {
 			continue
 		}
 		finished = false
-		if want.Spec.Identity != e.Spec.Identity && !p.restart {
-			return &cli.ExitError{
-				Code: cli.ExitUsage, Hint: "--restart forgets the unfinished run and starts anew",
-				Err: fmt.Errorf("entity %s has an unfinished run, and its jobs, kernels or inputs have changed since", e.Spec.Name),
+		if !p.restart {
+			if err := p.continues(e); err != nil {
+				return err
 			}
 		}
 	}
 	if p.restart || finished {
-		return p.anew(ctx, r, entities)
+		err = p.anew(ctx, r, entities, ours)
+		if errors.Is(err, errInterrupted) {
+			return errInterrupted // wherever it was
+		}
+		return err
 	}
 	return p.goOn(ctx, r, entities)
 }
 
-// anew removes what is on record of the deployment's entities and creates them.
-func (p *plan) anew(ctx context.Context, r *runner, entities []manager.EntityView) error {
+// ours returns the entities on record that have the name of a wanted one, with
+// all that belong to a run with one of these.
+func (p *plan) ours(entities []manager.EntityView) map[core.EntityID]bool {
+	runs := make(map[core.Digest]bool)
+	for i := range entities {
+		if p.wanted[entities[i].Spec.Name] != nil {
+			runs[entities[i].Spec.Run] = true
+		}
+	}
+	ours := make(map[core.EntityID]bool)
+	for i := range entities {
+		if e := &entities[i]; runs[e.Spec.Run] {
+			ours[e.Spec.ID] = true
+		}
+	}
+	return ours
+}
+
+// continues returns an error if an unfinished entity of the run on record cannot
+// go on with the deployment as it is now.
+func (p *plan) continues(e *manager.EntityView) error {
+	want := p.wanted[e.Spec.Name]
+	var err error
+	switch {
+	case want == nil:
+		err = fmt.Errorf("entity %s has an unfinished run, and is not in the file any more", e.Spec.Name)
+	case want.Spec.Identity != e.Spec.Identity:
+		err = fmt.Errorf("entity %s has an unfinished run, and its jobs, kernels or inputs have changed since", e.Spec.Name)
+	case want.Spec.Run != e.Spec.Run:
+		err = fmt.Errorf("entity %s has an unfinished run, and the file had other entities beside it then", e.Spec.Name)
+	default:
+		return nil
+	}
+	return &cli.ExitError{Code: cli.ExitUsage, Hint: restartHint, Err: err}
+}
+
+// anew removes what is on record of the deployment's run and creates its entities.
+func (p *plan) anew(ctx context.Context, r *runner, entities []manager.EntityView, ours map[core.EntityID]bool) error {
 	var old []core.EntityID
 	for i := range entities {
 		e := &entities[i]
-		taken, err := p.replaces(e)
-		if err != nil {
-			return err
-		}
-		if !taken {
-			continue
+		if !ours[e.Spec.ID] {
+			taken, err := p.replaces(e, entities)
+			if err != nil {
+				return err
+			}
+			if !taken {
+				continue
+			}
 		}
 		if err := r.awayNow(ctx, e); err != nil {
 			return err
 		}
 		old = append(old, e.Spec.ID)
+	}
+	if r.signals.asked() {
+		return errInterrupted
 	}
 	if len(old) > 0 {
 		if err := r.manager.Remove(ctx, old); err != nil {
@@ -89,20 +138,19 @@ func (p *plan) anew(ctx context.Context, r *runner, entities []manager.EntityVie
 	return p.create(ctx, r, p.deployment.Entities)
 }
 
-// replaces reports whether the entity makes room for the deployment: it has the
-// name of one of its entities, or it is finished and a name of its is needed.
-func (p *plan) replaces(e *manager.EntityView) (bool, error) {
-	if p.wanted[e.Spec.Name] != nil {
-		return true, nil
-	}
+// replaces reports whether an entity of another run makes room for the
+// deployment: a name of its is needed, and its run is finished.
+func (p *plan) replaces(e *manager.EntityView, entities []manager.EntityView) (bool, error) {
 	name := p.clash(e)
 	if name == "" {
 		return false, nil
 	}
-	if !e.Finished() {
-		return false, &cli.ExitError{
-			Code: cli.ExitUsage, Hint: "finish that run first, or use another --data-dir",
-			Err: fmt.Errorf("the name %s is taken by the unfinished run of entity %s", name, e.Spec.Name),
+	for i := range entities {
+		if other := &entities[i]; other.Spec.Run == e.Spec.Run && !other.Finished() {
+			return false, &cli.ExitError{
+				Code: cli.ExitUsage, Hint: "finish that run first, or use another --data-dir",
+				Err: fmt.Errorf("the name %s is taken by the unfinished run of entity %s", name, e.Spec.Name),
+			}
 		}
 	}
 	return true, nil
@@ -133,7 +181,9 @@ func (p *plan) create(ctx context.Context, r *runner, entities []configs.Entity)
 	var created []manager.NewEntity
 	for i := range entities {
 		e := &entities[i]
-		n := manager.NewEntity{Spec: e.Spec, Image: initialImage{specs: e.Spec.Buffers, inits: e.Buffers}}
+		n := manager.NewEntity{Spec: e.Spec, Image: initialImage{
+			specs: e.Spec.Buffers, inits: e.Buffers, interrupted: r.signals.asked,
+		}}
 		n.Spec.Device = leastLoaded(e.Candidates, load)
 		known := make(map[core.Digest]bool)
 		for k := range e.Jobs {
@@ -179,13 +229,16 @@ func (p *plan) goOn(ctx context.Context, r *runner, entities []manager.EntityVie
 		e := byName[want.Spec.Name]
 		if e == nil || e.Spec.Identity != want.Spec.Identity {
 			return &cli.ExitError{
-				Code: cli.ExitUsage, Hint: "--restart forgets the unfinished run and starts anew",
+				Code: cli.ExitUsage, Hint: restartHint,
 				Err: fmt.Errorf("the file has an unfinished run on record, and entity %s is not part of it as it is now", want.Spec.Name),
 			}
 		}
 		r.ids[e.Spec.ID] = true
 	}
 	for i := range p.deployment.Entities {
+		if r.signals.asked() {
+			return nil // all of it is on record, and follow suspends it
+		}
 		want := &p.deployment.Entities[i]
 		if err := p.update(ctx, r, byName[want.Spec.Name], want); err != nil {
 			return err
@@ -207,7 +260,7 @@ func (p *plan) update(ctx context.Context, r *runner, e *manager.EntityView, wan
 	if err := r.manager.Update(ctx, spec); err != nil {
 		return err
 	}
-	if e.Finished() {
+	if e.Finished() || r.signals.asked() {
 		return nil
 	}
 	return r.manager.SetGoal(ctx, spec.ID, core.GoalRun)

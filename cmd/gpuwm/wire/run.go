@@ -25,49 +25,62 @@ const (
 	runLease = time.Minute
 	// progressInterval is how often the progress is looked at.
 	progressInterval = 200 * time.Millisecond
-	// stopMax bounds the end of a run after everything is suspended or done.
+	// stopMax bounds the end of a run after everything is suspended or done, and
+	// killMax that after a second signal.
 	stopMax = 2 * time.Minute
+	killMax = 20 * time.Second
+	// closeMax bounds the closing of the store, which writes nothing then.
+	closeMax = 10 * time.Second
 )
-
-// errKilled is why a run ends at the second signal.
-var errKilled = errors.New("ended by a second signal")
 
 // runner is one run of a deployment.
 type runner struct {
 	request cli.RunRequest
 	log     hclog.Logger
 	manager *manager.Manager
+	signals *interrupts
 	// ids are the entities of this deployment.
 	ids map[core.EntityID]bool
 }
 
 // Run runs a deployment to its end, or until a signal suspends it. It returns
-// the jobs as they are then, also beside an error.
+// the jobs as they are then, also beside an error. Signals are heard all the
+// time: the first one suspends, or ends a run that is not on record yet; the
+// second one cancels ctx, which every wait obeys.
 func Run(ctx context.Context, request cli.RunRequest) ([]cli.JobView, error) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	ctx, kill := context.WithCancelCause(ctx)
+	defer kill(nil)
+	r := &runner{
+		request: request, log: newLogger(request.Settings, request.Progress), ids: make(map[core.EntityID]bool),
+		signals: &interrupts{suspend: make(chan struct{}), kill: kill, messages: request.Progress},
+	}
+	go r.signals.listen(ctx, signals)
 
-	s := request.Settings
-	log := newLogger(s, request.Progress)
-	if err := os.MkdirAll(s.DataDir, 0o700); err != nil {
+	dir := request.Settings.DataDir
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make data directory: %w", err)
 	}
-	db, err := store.Open(s.DataDir, store.Options{})
+	db, err := within(ctx, func() (*store.DB, error) { return store.Open(dir, store.Options{}) })
 	if err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
 	}
-	defer db.Close()
-	r := &runner{request: request, log: log, ids: make(map[core.EntityID]bool)}
-	host, err := newLauncher(s, log)
+	defer func() {
+		bound, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), closeMax, core.ErrDeadline)
+		defer cancel()
+		_, _ = within(bound, func() (struct{}, error) { return struct{}{}, db.Close() })
+	}()
+	host, err := newLauncher(request.Settings, r.log)
 	if err != nil {
 		return nil, err
 	}
 	r.manager = manager.New(manager.Config{
 		Store: db, Images: db.Images(), Launcher: launcher{host},
-		Output: writeOutput, Log: log, Devices: request.Deployment.Devices,
+		Output: writeOutput, Log: r.log, Devices: request.Deployment.Devices,
 	})
-	return r.run(ctx, signals)
+	return r.run(ctx)
 }
 
 func newLauncher(s settingsOf, log hclog.Logger) (*host.Launcher, error) {
@@ -91,65 +104,69 @@ func newLauncher(s settingsOf, log hclog.Logger) (*host.Launcher, error) {
 	})
 }
 
-func (r *runner) run(ctx context.Context, signals <-chan os.Signal) ([]cli.JobView, error) {
+func (r *runner) run(ctx context.Context) ([]cli.JobView, error) {
 	plan := newPlan(r.request.Deployment, r.request.Restart)
 	events := r.manager.Subscribe()
 	defer events.Close()
-	if err := r.manager.Start(ctx, plan.hold); err != nil {
-		return nil, err
-	}
-	err := plan.carryOut(ctx, r)
+	err := r.manager.Start(ctx, plan.hold)
 	if err == nil {
-		err = r.follow(ctx, events, signals)
+		err = plan.carryOut(ctx, r)
 	}
-	if errors.Is(err, errKilled) {
-		r.kill()
+	if err == nil {
+		err = r.follow(ctx, events)
 	}
-	jobs, viewErr := r.jobs(context.Background())
-	stopCtx, cancel := context.WithTimeout(context.Background(), stopMax)
-	defer cancel()
-	err = errors.Join(err, viewErr, r.manager.Stop(stopCtx, false))
-	if errors.Is(err, errKilled) {
-		err = nil // the jobs say it: they are suspended with their last image
-	}
-	return jobs, err
+	return r.end(ctx, err)
 }
 
-// kill ends the plugins at once and waits until the records know it, so that
-// the jobs are shown as they will be found by the next run.
-func (r *runner) kill() {
-	if err := r.manager.Kill(); err != nil {
-		r.log.Error("plugin not ended", "error", err)
-		return
-	}
-	ctx, cancel := context.WithTimeoutCause(context.Background(), stopMax, core.ErrDeadline)
+// end stops everything after the run has ended by err, and returns the jobs as
+// they are then. A second signal, before or meanwhile, ends the plugins at once.
+func (r *runner) end(ctx context.Context, err error) ([]cli.JobView, error) {
+	end, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), stopMax, core.ErrDeadline)
 	defer cancel()
-	for id := range r.ids {
-		if err := r.manager.WaitAway(ctx, id); err != nil {
-			r.log.Error("entity not off its device", "entity", id, "error", err)
+	defer context.AfterFunc(ctx, func() {
+		time.AfterFunc(killMax, cancel)
+		if err := r.manager.Kill(); err != nil {
+			r.log.Error("plugin not ended", "error", err)
 		}
+	})()
+	if ctx.Err() != nil {
+		r.leave(end)
+	}
+	jobs, viewErr := r.jobs(end)
+	stopErr := r.manager.Stop(end, false)
+	if errors.Is(err, errKilled) && len(jobs) > 0 && viewErr == nil {
+		err = nil // the jobs say it: they are suspended with their last image
+	}
+	return jobs, errors.Join(err, viewErr, stopErr)
+}
+
+// leave waits, while the plugins are being killed, until the records know that
+// nothing runs any more, so that the jobs are shown as the next run finds them.
+func (r *runner) leave(ctx context.Context) {
+	err := r.suspend(ctx)
+	for id := range r.ids {
+		err = errors.Join(err, r.manager.WaitAway(ctx, id))
+	}
+	if err != nil {
+		r.log.Error("entity not off its device", "error", err)
 	}
 }
 
 // follow shows the progress until everything has ended or is suspended.
-func (r *runner) follow(ctx context.Context, events *manager.Subscription, signals <-chan os.Signal) error {
+func (r *runner) follow(ctx context.Context, events *manager.Subscription) error {
 	ticker := time.NewTicker(progressInterval)
 	defer ticker.Stop()
-	suspending := false
+	asked := r.signals.suspend
 	for {
-		settled, err := r.look(ctx, suspending)
+		settled, err := r.look(ctx, asked == nil)
 		if err != nil || settled {
 			return err
 		}
 		select {
 		case <-events.C:
 		case <-ticker.C:
-		case sig := <-signals:
-			if suspending {
-				return errKilled
-			}
-			suspending = true
-			fmt.Fprintf(r.request.Progress, "%s: suspending; once more ends at once, with the last image\n", sig)
+		case <-asked:
+			asked = nil // heard: never ready again
 			if err := r.suspend(ctx); err != nil {
 				return err
 			}

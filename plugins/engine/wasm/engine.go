@@ -27,6 +27,10 @@ type Config struct {
 	// MemoryMax bounds the linear memory of one address space and kernel, in
 	// bytes; 0 means what the kernel declares, at most 4 GiB.
 	MemoryMax uint64
+	// Failed, unless nil, is called when the process should be replaced, because a
+	// workgroup that does not end keeps the garbage collector out (gate.go). It
+	// comes on a goroutine of the package's, must not call Close, and may come again.
+	Failed func(error)
 	// Now is the clock of executed time, read at least once per progress; nil
 	// means the machine's. It may be called from any goroutine.
 	Now func() time.Duration
@@ -77,7 +81,7 @@ func New(c Config) (*Engine, error) {
 	}
 	e.mu.modules = make(map[core.Digest]*module)
 	e.mu.instances = make(map[uint64][]*instance)
-	processGate.open()
+	processGate.open(e)
 	e.runtime = wazero.NewRuntimeWithConfig(e.ctx, rc)
 	return e, nil
 }
@@ -156,7 +160,7 @@ func (e *Engine) Close() error {
 	for _, inst := range idle {
 		inst.close()
 	}
-	defer processGate.close()
+	defer processGate.close(e)
 	if running > 0 {
 		return nil
 	}

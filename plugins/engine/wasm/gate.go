@@ -1,13 +1,18 @@
 package wasm
 
 import (
+	"fmt"
+	"maps"
 	"math"
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gpuwm/gpuwm/core"
 )
 
 // Limits of the gate.
@@ -23,6 +28,11 @@ const (
 	// the bound doubles while they do not, so that long workgroups get one too.
 	gatherMin = 50 * time.Millisecond
 	gatherMax = 10 * time.Second
+	// heapRoom is how far the heap may grow beyond what the last collection left.
+	// Where it stays above for heapPatience looks without a collection, because
+	// some workgroup does not end, the engines are reported as failed.
+	heapRoom     = 2 << 30
+	heapPatience = int(gatherMax / gateInterval)
 	// workersPerCore bounds, over all engines of the process, the workers that
 	// get a processor of the Go scheduler each: four dispatches side by side at
 	// full width. Dispatches beyond that get one worker each.
@@ -37,9 +47,11 @@ type gate struct {
 	call atomic.Uint64
 	mu   sync.Mutex
 	cond *sync.Cond
-	// engines that are open, workers that have entered and are not parked, and
-	// workers handed out by reserve.
-	engines, running, reserved int
+	// engines are those that are open.
+	engines map[*Engine]struct{}
+	// running are workers that have entered and are not parked, reserved those
+	// handed out by reserve.
+	running, reserved int
 	// laggards are workers that were inside a workgroup when the last attempt
 	// was given up, and have been since. While there are some, none is made: a
 	// workgroup that never ends must not make the others park again and again.
@@ -47,6 +59,9 @@ type gate struct {
 	stop, stopped chan struct{}
 	oldPercent    int
 	oldLimit      int64
+	// room and patience are heapRoom and heapPatience, but in a test.
+	room     uint64
+	patience int
 	// collections counts, for tests.
 	collections atomic.Uint64
 }
@@ -57,17 +72,17 @@ type pass struct{ seen uint64 }
 var processGate = newGate()
 
 func newGate() *gate {
-	g := &gate{}
+	g := &gate{engines: map[*Engine]struct{}{}, room: heapRoom, patience: heapPatience}
 	g.cond = sync.NewCond(&g.mu)
 	return g
 }
 
 // open is called by each engine before it executes anything.
-func (g *gate) open() {
+func (g *gate) open(e *Engine) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.engines++
-	if g.engines > 1 || g.stop != nil {
+	g.engines[e] = struct{}{}
+	if g.stop != nil {
 		return
 	}
 	if procs := runtime.NumCPU() * (1 + workersPerCore); runtime.GOMAXPROCS(0) < procs {
@@ -81,10 +96,10 @@ func (g *gate) open() {
 
 // close undoes open. The collector stays off while a workgroup still runs that
 // nobody can stop: giving it back would freeze the process.
-func (g *gate) close() {
+func (g *gate) close(e *Engine) {
 	g.mu.Lock()
-	g.engines--
-	if g.engines > 0 || g.running > 0 || g.stop == nil {
+	delete(g.engines, e)
+	if len(g.engines) > 0 || g.running > 0 || g.stop == nil {
 		g.mu.Unlock()
 		return
 	}
@@ -170,27 +185,50 @@ func (g *gate) boundary(p *pass, stop *atomic.Bool) bool {
 	return in
 }
 
-// watch collects when the heap has grown, one per process.
+// watch collects when the heap has grown, one per process, and reports when it
+// has grown too far.
 func (g *gate) watch(stop, stopped chan struct{}) {
 	defer close(stopped)
 	tick := time.NewTicker(gateInterval)
 	defer tick.Stop()
 	due, bound := uint64(heapMin), gatherMin
+	limit, above := heapBytes()+g.room, 0
 	for {
 		select {
 		case <-stop:
 			return
 		case <-tick.C:
 		}
-		if heapBytes() < due || !g.ready() {
+		heap := heapBytes()
+		if heap < due {
 			continue
 		}
-		if !g.collect(bound) {
+		if g.ready() {
+			if g.collect(bound) {
+				bound = max(gatherMin, bound/2)
+				live := heapBytes()
+				due, limit, above = max(heapMin, heapFactor*live), live+g.room, 0
+				continue
+			}
 			bound = min(2*bound, gatherMax)
-			continue
 		}
-		bound = max(gatherMin, bound/2)
-		due = max(heapMin, heapFactor*heapBytes())
+		if heap <= limit {
+			above = 0
+		} else if above++; above == g.patience {
+			g.fail(fmt.Errorf("%d bytes of heap, and a workgroup that does not end keeps the garbage collector out: %w", heap, core.ErrFull))
+		}
+	}
+}
+
+// fail tells the engines' owners.
+func (g *gate) fail(err error) {
+	g.mu.Lock()
+	engines := slices.Collect(maps.Keys(g.engines))
+	g.mu.Unlock()
+	for _, e := range engines {
+		if e.config.Failed != nil {
+			e.config.Failed(err)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package wasm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/engine"
 )
 
@@ -126,6 +128,25 @@ func TestGateGivesUpOnALongWorkgroup(t *testing.T) {
 	if !g.collect(gatherMax) || !g.ready() || g.running != 0 {
 		t.Error("did not collect though nobody was inside")
 	}
+}
+
+// TestHeapHasABound: garbage that a long workgroup keeps from being collected
+// makes the engine fail before it fills the machine.
+func TestHeapHasABound(t *testing.T) {
+	g := newGate()
+	g.room, g.patience = 1, 3
+	failed := make(chan error, 8)
+	e := &Engine{config: Config{Failed: func(err error) { failed <- err }}}
+	g.open(e)
+	var on atomic.Bool
+	p, _ := g.enter(&on)
+	garbage := make([]byte, 2*heapMin)
+	if err := <-failed; !errors.Is(err, core.ErrFull) {
+		t.Error(err)
+	}
+	runtime.KeepAlive(garbage)
+	g.leave(p)
+	g.close(e)
 }
 
 // TestStopDuringACollection: workers that wait for a collection, which waits for

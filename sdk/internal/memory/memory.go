@@ -47,6 +47,9 @@ type Backend struct {
 	Credits uint32
 	// Failed is what Open was given, for the test to call.
 	Failed func(error)
+	// SuspendTakes is how long Suspend takes, unless its context ends before;
+	// LeaveBound, when set, is what the devices say of it.
+	SuspendTakes, LeaveBound time.Duration
 }
 
 // Describe implements sdk.Backend.
@@ -61,7 +64,11 @@ func (b *Backend) Open(_ context.Context, spec core.DeviceSpec, log hclog.Logger
 	}
 	b.Failed = failed
 	log.Info("device opened", "engine", spec.Engine)
-	return &device{b: b, spec: spec}, nil
+	d := &device{b: b, spec: spec}
+	if b.LeaveBound > 0 {
+		return bounded{d}, nil
+	}
+	return d, nil
 }
 
 func (b *Backend) called(id core.EntityID, epoch core.Epoch, call string) {
@@ -74,6 +81,12 @@ type device struct {
 	b    *Backend
 	spec core.DeviceSpec
 }
+
+// bounded is a device that is an sdk.LeaveBounder.
+type bounded struct{ *device }
+
+// LeaveBound implements sdk.LeaveBounder.
+func (d bounded) LeaveBound() time.Duration { return d.b.LeaveBound }
 
 // Describe implements sdk.Device.
 func (d *device) Describe() core.DeviceDescription {
@@ -180,8 +193,15 @@ func (e *entity) Cancel(_ context.Context, job core.JobID) error {
 }
 
 // Suspend implements sdk.Entity.
-func (e *entity) Suspend(context.Context) error {
+func (e *entity) Suspend(ctx context.Context) error {
 	e.b.called(e.spec.ID, 0, "suspend")
+	if e.b.SuspendTakes > 0 {
+		select {
+		case <-time.After(e.b.SuspendTakes):
+		case <-ctx.Done():
+			return fmt.Errorf("suspend: %w", core.ErrDeadline)
+		}
+	}
 	return nil
 }
 

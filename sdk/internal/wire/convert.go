@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"math"
 	"time"
@@ -137,6 +139,51 @@ func ToDeviceSpec(m *apiv1.DeviceSpec) (core.DeviceSpec, error) {
 		return core.DeviceSpec{}, corrupt("device specification")
 	}
 	return s, nil
+}
+
+// FromBackendDescription puts what a backend declares into a hello.
+func FromBackendDescription(d core.BackendDescription) *apiv1.HelloReply {
+	m := &apiv1.HelloReply{
+		Protocol: Protocol, Name: d.Name, Version: d.Version, Engines: d.Engines, ConfigSchema: d.ConfigSchema,
+	}
+	for _, t := range d.Messages {
+		m.Messages = append(m.Messages, &apiv1.MessageType{Kind: uint32(t.Kind), Name: t.Name, Doc: t.Doc})
+	}
+	return m
+}
+
+// ToBackendDescription validates what a plugin declares in its hello.
+func ToBackendDescription(m *apiv1.HelloReply) (core.BackendDescription, error) {
+	d := core.BackendDescription{
+		Name: m.GetName(), Version: m.GetVersion(), Engines: m.GetEngines(), ConfigSchema: m.GetConfigSchema(),
+	}
+	if !nameOK(d.Name) || len(d.Version) > NameMax || len(d.Engines) > FormatsMax {
+		return core.BackendDescription{}, corrupt("backend description")
+	}
+	if !schemaOK(d.ConfigSchema) {
+		return core.BackendDescription{}, corrupt("backend configuration schema")
+	}
+	if len(m.GetMessages()) > MessageTypesMax {
+		return core.BackendDescription{}, corrupt("count of message types")
+	}
+	kinds, names := make(map[core.MessageKind]bool), make(map[string]bool)
+	for _, t := range m.GetMessages() {
+		kind, name := core.MessageKind(t.GetKind()), t.GetName()
+		if kind < core.MessageBackend || kinds[kind] || !nameOK(name) || names[name] || len(t.GetDoc()) > MessageDocMax {
+			return core.BackendDescription{}, corrupt("backend message type")
+		}
+		kinds[kind], names[name] = true, true
+		d.Messages = append(d.Messages, core.MessageType{Kind: kind, Name: name, Doc: t.GetDoc()})
+	}
+	return d, nil
+}
+
+// schemaOK says whether b is empty, or a JSON object of a permitted size.
+func schemaOK(b []byte) bool {
+	if len(b) == 0 {
+		return true
+	}
+	return len(b) <= SchemaMax && json.Valid(b) && bytes.TrimLeft(b, " \t\r\n")[0] == '{'
 }
 
 // FromDeviceDescription converts for sending.

@@ -47,4 +47,10 @@ const (
 	WindowChunks = 16
 	// OptionsMax bounds the options of a device.
 	OptionsMax = 256
+	// SchemaMax bounds a backend's configuration schema, in bytes.
+	SchemaMax = 256 << 10
+	// MessageTypesMax bounds the message types that a backend declares, and
+	// MessageDocMax the text about one, in bytes.
+	MessageTypesMax = 256
+	MessageDocMax   = 4096
 )

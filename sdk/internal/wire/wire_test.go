@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 
+	apiv1 "github.com/gpuwm/gpuwm/api/v1"
 	"github.com/gpuwm/gpuwm/core"
 )
 
@@ -375,6 +377,81 @@ func TestSlipsOfABackendDoNotBreakTheStream(t *testing.T) {
 	}
 	if Cut("a\xffb") != "ab" {
 		t.Errorf("%q", Cut("a\xffb"))
+	}
+}
+
+func sampleBackend() core.BackendDescription {
+	return core.BackendDescription{
+		Name: "guc", Version: "1.2", Engines: []string{"wasm"}, ConfigSchema: []byte(` {"type": "object"}`),
+		Messages: []core.MessageType{{Kind: core.MessageBackend, Name: "trace", Doc: "Starts a trace."}, {Kind: core.MessageBackend + 7, Name: "slpc"}},
+	}
+}
+
+func TestBackendDescriptionRoundTrips(t *testing.T) {
+	for _, want := range []core.BackendDescription{sampleBackend(), {Name: "bare"}} {
+		b, err := proto.Marshal(FromBackendDescription(want))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m apiv1.HelloReply
+		if err := proto.Unmarshal(b, &m); err != nil {
+			t.Fatal(err)
+		}
+		got, err := ToBackendDescription(&m)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%v, descriptions differ (-sent +received):\n%s", err, diff)
+		}
+	}
+}
+
+// TestHelloGoldenBytes: the fields stay where they are; an older reader skips
+// those it does not know.
+func TestHelloGoldenBytes(t *testing.T) {
+	want := append([]byte{
+		0x10, 1, 0x1a, 3, 'g', 'u', 'c', 0x22, 3, '1', '.', '2', 0x2a, 4, 'w', 'a', 's', 'm',
+		0x32, 19}, ` {"type": "object"}`...)
+	want = append(append(want, 0x3a, 27, 0x08, 0x80, 0x08, 0x12, 5), "trace"...)
+	want = append(append(want, 0x1a, 15), "Starts a trace."...)
+	want = append(append(want, 0x3a, 9, 0x08, 0x87, 0x08, 0x12, 4), "slpc"...)
+	got, err := proto.MarshalOptions{Deterministic: true}.Marshal(FromBackendDescription(sampleBackend()))
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%v\n% x, want\n% x", err, got, want)
+	}
+	opened := &apiv1.DeviceOpened{Held: []*apiv1.HeldEntity{{Entity: 5, Epoch: 2, Applied: 9}}, Acked: 300}
+	want = []byte{0x12, 6, 0x08, 5, 0x10, 2, 0x18, 9, 0x18, 0xac, 0x02}
+	if got, err := (proto.MarshalOptions{Deterministic: true}).Marshal(opened); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("%v, % x, want % x", err, got, want)
+	}
+}
+
+func TestBadBackendDescriptionsAreRefused(t *testing.T) {
+	for name, change := range map[string]func(*core.BackendDescription){
+		"no name":          func(d *core.BackendDescription) { d.Name = "" },
+		"long version":     func(d *core.BackendDescription) { d.Version = strings.Repeat("1", NameMax+1) },
+		"engines":          func(d *core.BackendDescription) { d.Engines = make([]string, FormatsMax+1) },
+		"schema cut":       func(d *core.BackendDescription) { d.ConfigSchema = []byte(`{"type":`) },
+		"schema no object": func(d *core.BackendDescription) { d.ConfigSchema = []byte(`true`) },
+		"schema blank":     func(d *core.BackendDescription) { d.ConfigSchema = []byte(" ") },
+		"schema large": func(d *core.BackendDescription) {
+			d.ConfigSchema = []byte(`{"a":"` + strings.Repeat("a", SchemaMax) + `"}`)
+		},
+		"kind of ours": func(d *core.BackendDescription) { d.Messages[0].Kind = core.MessageBarrier },
+		"kind twice":   func(d *core.BackendDescription) { d.Messages[1].Kind = d.Messages[0].Kind },
+		"name twice":   func(d *core.BackendDescription) { d.Messages[1].Name = d.Messages[0].Name },
+		"nameless":     func(d *core.BackendDescription) { d.Messages[1].Name = "" },
+		"long doc":     func(d *core.BackendDescription) { d.Messages[1].Doc = strings.Repeat("d", MessageDocMax+1) },
+		"many": func(d *core.BackendDescription) {
+			d.Messages = nil
+			for n := range MessageTypesMax + 1 {
+				d.Messages = append(d.Messages, core.MessageType{Kind: core.MessageBackend + core.MessageKind(n), Name: strconv.Itoa(n)})
+			}
+		},
+	} {
+		d := sampleBackend()
+		change(&d)
+		if got, err := ToBackendDescription(FromBackendDescription(d)); !errors.Is(err, core.ErrCorrupt) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
 	}
 }
 
