@@ -59,6 +59,8 @@ type EngineInfo struct {
 	Name string
 	// Formats are the kernel formats it takes.
 	Formats []string
+	// Argument says that a colon and an argument may follow the name.
+	Argument bool
 }
 
 // BackendInfo is a backend that a deployment may name.
@@ -132,6 +134,10 @@ func parse(shown, absolute string, content []byte, env Env) (*Deployment, error)
 	deployment.Devices = b.devices
 	for _, e := range b.order {
 		deployment.Entities = append(deployment.Entities, e.entity)
+	}
+	together := run(deployment.Entities)
+	for i := range deployment.Entities {
+		deployment.Entities[i].Spec.Run = together
 	}
 	return deployment, nil
 }

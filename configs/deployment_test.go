@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/core/output"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
@@ -22,7 +23,7 @@ var rewrite = flag.Bool("rewrite", false, "write the golden files anew")
 // entry of at most two declared arguments and 1 GiB.
 func testEnv(outputDir string) Env {
 	wasm := EngineInfo{Name: "wasm", Formats: []string{core.FormatWasm}}
-	opencl := EngineInfo{Name: "opencl", Formats: []string{core.FormatOpenCL}}
+	opencl := EngineInfo{Name: "opencl", Formats: []string{core.FormatOpenCL}, Argument: true}
 	return Env{
 		OutputDir: outputDir,
 		Backends: []BackendInfo{
@@ -242,7 +243,7 @@ jobs: [{name: i, entity: f, kernel: {wasm: k.wasm, entry: main1}, grid: [1, 1, 1
 		"timeout: 5s=>timeout: 6s": true, "name: e,=>name: e, ": true,
 		"size: 4KiB=>size: 8KiB": false, "name: x=>name: z": false, "[1, 2, 1]=>[2, 1, 1]": false, "u32: 1=>u32: 2": false,
 		"u32: 1=>i32: 1": false, "name: j=>name: k": false, "mode: compute, priority=>mode: long-running, priority": false,
-		"timeout: 5s=>after: [i]": false, "priority: low=>on-failure: continue": false,
+		"timeout: 5s=>after: [i]": false, "priority: low=>on-failure: continue": true,
 	} {
 		from, to, _ := strings.Cut(change, "=>")
 		text := strings.Replace(base, from, to, 1)
@@ -261,6 +262,71 @@ jobs: [{name: i, entity: f, kernel: {wasm: k.wasm, entry: main1}, grid: [1, 1, 1
 	}
 	if identityOf(base, "input", "KERNEL") == first {
 		t.Error("another kernel, same identity")
+	}
+}
+
+// TestRunOfAFile: all entities of a file carry the digest of all their names, in
+// whatever order they stand.
+func TestRunOfAFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "k.wasm"), []byte("\x00asm"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	runOf := func(names ...string) core.Digest {
+		t.Helper()
+		text := "version: 1\nentities:\n"
+		for _, n := range names {
+			text += "  - {name: " + n + ", mode: compute}\n"
+		}
+		text += "jobs:\n"
+		for _, n := range names {
+			text += "  - {name: j" + n + ", entity: " + n + ", kernel: {wasm: k.wasm, entry: main1}, grid: [1, 1, 1]}\n"
+		}
+		path := filepath.Join(dir, "d.yaml")
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		d, err := Load(path, testEnv(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range d.Entities {
+			if e.Spec.Run != d.Entities[0].Spec.Run || e.Spec.Run == (core.Digest{}) {
+				t.Errorf("entity %s of %v: run %s", e.Spec.Name, names, e.Spec.Run)
+			}
+		}
+		return d.Entities[0].Spec.Run
+	}
+	first := runOf("a", "b")
+	if runOf("b", "a") != first {
+		t.Error("another order, another run")
+	}
+	if runOf("a") == first || runOf("a", "b", "c") == first || runOf("ab") == first {
+		t.Error("other entities, the same run")
+	}
+}
+
+// TestLongResultName: the temporary name beside a result file must fit too.
+func TestLongResultName(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "k.wasm"), []byte("\x00asm"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for length, good := range map[int]bool{resultNameMax: true, resultNameMax + 1: false} {
+		name := strings.Repeat("x", length)
+		err := os.WriteFile(output.TemporaryPath(filepath.Join(dir, name)), nil, 0o644)
+		if (err == nil) != good {
+			t.Errorf("temporary file for a name of %d bytes: %v", length, err)
+		}
+		path := filepath.Join(dir, "d.yaml")
+		text := "version: 1\nentities: [{name: e, mode: compute, buffers: [{name: b, size: 4KiB, save: " + name + "}]}]\n" +
+			"jobs: [{name: j, entity: e, kernel: {wasm: k.wasm, entry: main1}, grid: [1, 1, 1]}]\n"
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Load(path, testEnv(dir)); (err == nil) != good || err != nil && !strings.Contains(err.Error(), "bytes, at most") {
+			t.Errorf("name of %d bytes: %v", length, err)
+		}
 	}
 }
 

@@ -57,12 +57,24 @@ func (b *builder) checkEngine(v *value, d core.DeviceSpec) {
 		b.add(v.at("backend"), b.didYouMean(d.Backend, known), "device %q: there is no backend %q", d.Name, d.Backend)
 		return
 	}
-	if info.Engines != nil && info.engine(d.Engine) == nil {
+	if info.Engines == nil {
+		return
+	}
+	engine := info.engine(d.Engine)
+	if engine == nil {
 		var known []string
 		for _, x := range info.Engines {
 			known = append(known, x.Name)
 		}
 		b.add(v.at("engine"), b.didYouMean(d.Engine, known), "device %q: backend %s has no engine %q", d.Name, d.Backend, shorten(d.Engine))
+		return
+	}
+	if _, argument, colon := strings.Cut(d.Engine, ":"); colon && (!engine.Argument || argument == "") {
+		takes := "takes no argument"
+		if engine.Argument {
+			takes = "needs an argument after the colon"
+		}
+		b.add(v.at("engine"), "", "device %q: engine %q: %s %s", d.Name, shorten(d.Engine), engine.Name, takes)
 	}
 }
 

@@ -19,6 +19,10 @@ const kernelMax = 64 << 20
 // writable is the access mode bit for writing.
 const writable = 2
 
+// resultNameMax bounds the name of a result file: beside it, for a while, is one
+// whose name is longer (output.TemporaryPath), and Linux takes 255 bytes.
+const resultNameMax = 255 - len(".") - len(".gpuwm-part")
+
 // files reads the inputs that a deployment names and looks at its output
 // places. Each file is read once.
 type files struct {
@@ -177,6 +181,10 @@ func (f *files) output(v *value) (string, bool) {
 		if !seen {
 			f.add(v.node, "create the directory first", "result file %s: its directory: %s", shorten(v.text), bad)
 		}
+		return "", false
+	}
+	if n := len(filepath.Base(path)); n > resultNameMax {
+		f.add(v.node, "", "result file %s: its name has %d bytes, at most %d will do", shorten(v.text), n, resultNameMax)
 		return "", false
 	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {

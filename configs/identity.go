@@ -12,11 +12,11 @@ import (
 
 // identity is the digest that, with the entity's name, names a run: what is
 // computed, from what, in which order. Where and how it runs does not count
-// (device, priority, checkpoint, save, timeout), so that a run can go on after
-// these were changed.
+// (device, priority, checkpoint, save, timeout, on-failure), so that a run can
+// go on after these were changed.
 func identity(e *Entity) core.Digest {
 	h := hasher{sha256.New()}
-	h.text("gpuwm run 1", string(e.Spec.Mode), string(e.Spec.OnFailure))
+	h.text("gpuwm identity 2", string(e.Spec.Mode))
 	h.number(uint64(len(e.Spec.Buffers)))
 	for i, b := range e.Spec.Buffers {
 		init := e.Buffers[i]
@@ -46,6 +46,20 @@ func identity(e *Entity) core.Digest {
 		h.number(uint64(len(j.After)))
 		h.text(j.After...)
 	}
+	return core.Digest(h.Sum(nil))
+}
+
+// run is the digest of the names of all entities of a file, in any order: they
+// belong together.
+func run(entities []Entity) core.Digest {
+	names := make([]string, len(entities))
+	for i := range entities {
+		names[i] = entities[i].Spec.Name
+	}
+	slices.Sort(names)
+	h := hasher{sha256.New()}
+	h.text("gpuwm run 1")
+	h.text(names...)
 	return core.Digest(h.Sum(nil))
 }
 

@@ -102,6 +102,8 @@ func LoadSettings(flags *pflag.FlagSet, file string, lookup func(string) (string
 		}
 		name := EnvironmentName(k)
 		switch {
+		case flag != nil && flag.Changed && flag.Value.String() == "":
+			return nil, &SettingError{"flag --" + k, "is empty", "give it a value, or leave it out"}
 		case flag != nil && flag.Changed:
 			if err := v.BindPFlag(k, flag); err != nil {
 				return nil, fmt.Errorf("bind flag --%s: %w", k, err)
@@ -207,6 +209,9 @@ func (s *Settings) readFile(content []byte) (map[string]any, error) {
 	if engines := root.get("engines"); engines != nil {
 		s.Engines = map[string]map[string]string{}
 		for _, name := range engines.order {
+			if !slices.Contains(knownEngines, name) {
+				p.add(engines.at(name), didYouMean(name, knownEngines), "engines: there is no engine %q", shorten(name))
+			}
 			s.Engines[name] = options(engines.get(name))
 		}
 	}

@@ -31,6 +31,9 @@ var pluginShape = mapping("plugin",
 // engineKeys are the device options that belong to the engine.
 var engineKeys = slices.DeleteFunc(slices.Clone(optionKeys), func(k key) bool { return k.name == "instances" })
 
+// knownEngines are those that may have defaults: a device of any backend has one of them.
+var knownEngines = []string{"wasm", "opencl", "test"}
+
 // settingsKeys are the keys with one value, which may come from flags and environment too.
 var settingsKeys = []string{KeyDataDir, KeySocket, KeyLogLevel, KeyLogFormat}
 

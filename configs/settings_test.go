@@ -142,6 +142,7 @@ func TestBadSettings(t *testing.T) {
 		"log-level: loud\n":                             `1:12: log-level: unknown word "loud"`,
 		"log-level: true\n":                             `1:12: log-level: must be a word, this is true or false`,
 		"engines: {wasm: {quantum: 5}}\n":               `1:27: quantum: "5" has no unit`,
+		"engines: {wsam: {cores: 2}}\n":                 `1:17: engines: there is no engine "wsam"`,
 		"engines: {wasm: {instances: 2}}\n":             `1:18: unknown key "instances" in wasm`,
 		"plugins: {guc: {path: nowhere}}\n":             `1:23: plugin nowhere: no such file or directory`,
 		"plugins: {guc: {digest: abc}}\n":               `1:16: guc: key "path" is missing`,
@@ -162,6 +163,10 @@ func TestBadSettings(t *testing.T) {
 	_, err := LoadSettings(nil, "", environment("HOME", "/home/u", "GPUWM_LOG_LEVEL", "inof"))
 	if bad := (*SettingError)(nil); !errors.As(err, &bad) || bad.Error() != `environment GPUWM_LOG_LEVEL: unknown word "inof"` || bad.Hint() != `did you mean "info"?` {
 		t.Errorf("bad variable: %v", err)
+	}
+	_, err = LoadSettings(testFlags(t, "--data-dir="), "", home)
+	if bad := (*SettingError)(nil); !errors.As(err, &bad) || bad.Error() != "flag --data-dir: is empty" || bad.Hint() == "" {
+		t.Errorf("empty flag: %v", err)
 	}
 	if _, err := LoadSettings(nil, filepath.Join(t.TempDir(), "none.yaml"), home); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("missing file that was asked for: %v", err)

@@ -98,10 +98,23 @@ type Reporter interface {
 	// Started: the first workgroup of the job began in this epoch.
 	Started(job core.JobID)
 	// Completed: all workgroups are done. Jobs of an entity complete in order.
+	// Where the hardware says so of many jobs at once, see UpToReporter.
 	Completed(job core.JobID, u Usage)
 	// Cancelled: the job left the device before its end.
 	Cancelled(job core.JobID, u Usage)
 	// Lost: the entity's state on the device is gone. guilty says that the
 	// entity itself is to blame; job then names the job, and u how far it came.
 	Lost(guilty bool, job core.JobID, u Usage, cause core.Cause, detail string)
+}
+
+// UpToReporter is implemented by the Reporter that the SDK gives to Create, for
+// hardware that says "everything up to this value" (a stamp, a seqno).
+type UpToReporter interface {
+	Reporter
+	// CompletedThrough reports as completed, in order, every job that was handed
+	// to Run before job and has not ended, and job itself with usage u. Those
+	// before it count as executed from their first workgroup to the last one, in
+	// a time that nobody knows. A job that was not handed to Run, or has ended,
+	// reports nothing, so that a repeat does no harm.
+	CompletedThrough(job core.JobID, u Usage)
 }

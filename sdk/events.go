@@ -81,6 +81,11 @@ func (l *eventLog) attach() <-chan struct{} {
 func (l *eventLog) append(r *reporter, e *core.BackendEvent) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.add(r, e)
+}
+
+// add is append with the mutex held.
+func (l *eventLog) add(r *reporter, e *core.BackendEvent) {
 	if r != nil {
 		if r.closed.Load() {
 			return
@@ -156,6 +161,7 @@ func (l *eventLog) track(r *reporter, e *core.BackendEvent) {
 		}
 		l.activate(r)
 	case core.EventCompleted, core.EventCancelled:
+		r.leave(e.Job)
 		if i := slices.Index(r.started, e.Job); i >= 0 {
 			r.started = slices.Delete(r.started, i, i+1)
 		}
@@ -169,7 +175,7 @@ func (l *eventLog) track(r *reporter, e *core.BackendEvent) {
 		}
 	case core.EventEntityLost, core.EventDestroyed:
 		r.closed.Store(true)
-		r.started = nil
+		r.started, r.ring, r.head = nil, nil, 0
 		l.deactivate(r)
 		delete(l.mu.progress, r.entity)
 	}
@@ -222,6 +228,45 @@ func (l *eventLog) sample(r *reporter, usage []JobUsage) {
 
 // lost reports whether r has ended: the entity was lost or destroyed.
 func (l *eventLog) lost(r *reporter) bool { return r.closed.Load() }
+
+// enter notes a job that is being handed to Run; leave takes back one that was
+// refused.
+func (l *eventLog) enter(r *reporter, job *Job) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !r.closed.Load() {
+		r.ring = append(r.ring, ringJob{job.Spec.ID, job.First, job.Spec.Workgroups()})
+	}
+}
+
+func (l *eventLog) leave(r *reporter, job core.JobID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r.leave(job)
+}
+
+// completeThrough reports the jobs of r in the ring up to one, in one piece: two
+// callers at once do not mix their jobs.
+func (l *eventLog) completeThrough(r *reporter, job core.JobID, u Usage) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !slices.ContainsFunc(r.ring[r.head:], func(x ringJob) bool { return x.job == job }) {
+		return
+	}
+	for {
+		x := r.ring[r.head]
+		e := core.BackendEvent{Kind: core.EventCompleted, Entity: r.entity, Epoch: r.epoch, Job: x.job}
+		if x.job == job {
+			e.Done, e.Executed, e.ExecutedTime = u.Done, u.Executed, u.ExecutedTime
+		} else {
+			e.Done, e.Executed = x.end, x.end-x.first
+		}
+		l.add(r, &e)
+		if x.job == job {
+			return
+		}
+	}
+}
 
 // silence ends r without an event.
 func (l *eventLog) silence(r *reporter) {
@@ -370,9 +415,40 @@ type reporter struct {
 	// log's mutex, which also guards the others.
 	closed  atomic.Bool
 	started []core.JobID
+	// ring[head:] are the jobs handed to Run that have not ended, in order.
+	ring []ringJob
+	head int
 	// place is the position in the log's active reporters, counted from 1; 0
 	// when it is not among them.
 	place int
+}
+
+// ringJob is a job in the ring that executes the workgroups from first to before end.
+type ringJob struct {
+	job        core.JobID
+	first, end uint64
+}
+
+// leave takes a job out of the ring, nearly always the first. The log's mutex is held.
+func (r *reporter) leave(job core.JobID) {
+	i := slices.IndexFunc(r.ring[r.head:], func(x ringJob) bool { return x.job == job })
+	switch {
+	case i < 0:
+		return
+	case i == 0:
+		r.head++
+	default:
+		r.ring = slices.Delete(r.ring, r.head+i, r.head+i+1)
+	}
+	switch {
+	case r.head < len(r.ring)/2:
+	case r.head < len(r.ring):
+		r.ring, r.head = slices.Delete(r.ring, 0, r.head), 0
+	case cap(r.ring) > ringSpare:
+		r.ring, r.head = nil, 0
+	default:
+		r.ring, r.head = r.ring[:0], 0
+	}
 }
 
 func (r *reporter) report(kind core.BackendEventKind, job core.JobID, u Usage) {
@@ -386,11 +462,16 @@ func (r *reporter) report(kind core.BackendEventKind, job core.JobID, u Usage) {
 	})
 }
 
+var _ UpToReporter = (*reporter)(nil)
+
 // Started implements Reporter.
 func (r *reporter) Started(job core.JobID) { r.report(core.EventStarted, job, Usage{}) }
 
 // Completed implements Reporter.
 func (r *reporter) Completed(job core.JobID, u Usage) { r.report(core.EventCompleted, job, u) }
+
+// CompletedThrough implements UpToReporter.
+func (r *reporter) CompletedThrough(job core.JobID, u Usage) { r.log.completeThrough(r, job, u) }
 
 // Cancelled implements Reporter.
 func (r *reporter) Cancelled(job core.JobID, u Usage) { r.report(core.EventCancelled, job, u) }

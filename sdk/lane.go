@@ -176,7 +176,11 @@ func (l *lane) execRun(it *item) {
 	err := l.ready(it.job.Spec.Kernels)
 	if err == nil {
 		ctx := l.beginRun()
+		l.d.events.enter(l.report, &it.job)
 		err = l.d.guard("run", func() error { return l.entity.Run(ctx, it.job) })
+		if err != nil {
+			l.d.events.leave(l.report, it.job.Spec.ID)
+		}
 	}
 	if err != nil {
 		l.refuse(it.command(), fmt.Errorf("run job %d: %w", it.job.Spec.ID, err))

@@ -70,6 +70,9 @@ const (
 	// (160 KiB), and queuesSpare how many of those a device keeps.
 	itemsSpare  = 4096
 	queuesSpare = 8
+	// ringSpare is the largest empty list of an entity's jobs in the ring that
+	// keeps its memory (16 KiB).
+	ringSpare = 1024
 	// laneSlack is how many commands may wait for one entity beyond two for each
 	// credit (run and cancel); then the session ends with core.ErrFull, because
 	// a host that counts credits cannot get there.

@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/core/sched"
@@ -336,6 +338,51 @@ func TestCallThatNeverReturnsFailsTheDevice(t *testing.T) {
 		if e := l.expect(core.EventDeviceHealth); !strings.Contains(e.Error, "bus") {
 			t.Errorf("event %+v", e)
 		}
+	})
+}
+
+// TestCompletedThrough: one report completes every job before it, each once and
+// in order, without those that were refused or have ended.
+func TestCompletedThrough(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		l := r.open(1)
+		l.create(1, 1, 1)
+		from := runCommand(1, 1, 2, 2, memory.Pile)
+		from.First = 10
+		l.send(from, runCommand(1, 1, 3, 3, memory.Trap), runCommand(1, 1, 4, 4, memory.Pile),
+			runCommand(1, 1, 5, 5, memory.Instant), runCommand(1, 1, 6, 6, memory.Stamp), runCommand(1, 1, 7, 7, memory.Stamp))
+		l.expect(core.EventRefused)
+		l.expect(core.EventStarted)
+		for _, want := range []core.BackendEvent{
+			{Job: 5, Done: 16, Executed: 16, ExecutedTime: time.Millisecond},
+			{Job: 2, Done: 16, Executed: 6},
+			{Job: 4, Done: 16, Executed: 16},
+			{Job: 6, Done: 16, Executed: 16, ExecutedTime: time.Millisecond},
+			{Job: 7, Done: 16, Executed: 16, ExecutedTime: time.Millisecond},
+		} {
+			got := l.expect(core.EventCompleted)
+			want.Kind, want.Entity, want.Epoch, want.Seq = core.EventCompleted, 1, 1, got.Seq
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Error(diff)
+			}
+		}
+		// After a long row the list is empty again, and an entity that was lost reports nothing.
+		var batch []core.Command
+		for n := range uint64(400) {
+			batch = append(batch, runCommand(1, 1, 8+n, 8+n, memory.Pile))
+		}
+		l.send(append(batch, runCommand(1, 1, 408, 408, memory.Stamp))...)
+		for n := range core.JobID(401) {
+			if got := l.expect(core.EventCompleted); got.Job != 8+n {
+				t.Fatalf("job %d, want %d", got.Job, 8+n)
+			}
+		}
+		l.send(runCommand(1, 1, 409, 409, memory.Pile), runCommand(1, 1, 410, 410, memory.Lose), runCommand(1, 1, 411, 411, memory.Stamp))
+		l.expect(core.EventStarted)
+		l.expect(core.EventEntityLost)
+		synctest.Wait()
+		l.send(command(core.CommandDestroy, 1, 1, 412, 0))
+		l.expect(core.EventDestroyed)
 	})
 }
 

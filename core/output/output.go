@@ -47,8 +47,7 @@ func write(spec core.SaveSpec, src io.Reader) (err error) {
 		return fmt.Errorf("%w: format %q", core.ErrInvalid, spec.Format)
 	}
 	part := TemporaryPath(spec.Path)
-	// A link in its place must not lead the bytes elsewhere.
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NOFOLLOW, 0o644)
+	f, err := create(part)
 	if err != nil {
 		return err
 	}
@@ -78,6 +77,27 @@ func write(spec core.SaveSpec, src io.Reader) (err error) {
 	}
 	crash.Point("output.rename.after")
 	return syncDirectory(filepath.Dir(spec.Path))
+}
+
+// create opens an empty regular file. What else may be in its place is left as
+// it is and refused: a link must not lead the bytes elsewhere, and a named pipe
+// must not block.
+func create(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: something that is not a regular file is in its place", path)
+	}
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // syncDirectory makes a rename durable. File systems that cannot do that for

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/iotest"
 
@@ -177,5 +178,31 @@ func TestLinkInTheTemporaryPlaceIsRefused(t *testing.T) {
 	}
 	if got, _ := os.ReadFile(victim); string(got) != "precious" {
 		t.Errorf("the link's target holds %q", got)
+	}
+}
+
+// TestPipeInTheTemporaryPlaceIsRefused: neither with a reader nor without one
+// does it hang, and the pipe stays.
+func TestPipeInTheTemporaryPlaceIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "result")
+	if err := syscall.Mkfifo(output.TemporaryPath(path), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write := func() error {
+		return output.Write(core.SaveSpec{Path: path, Format: core.SaveRaw}, strings.NewReader("new"))
+	}
+	if err := write(); err == nil {
+		t.Error("wrote into a pipe that nobody reads")
+	}
+	reader, err := os.OpenFile(output.TemporaryPath(path), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if err := write(); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("wrote into a pipe: %v", err)
+	}
+	if info, err := os.Lstat(output.TemporaryPath(path)); err != nil || info.Mode().Type() != os.ModeNamedPipe {
+		t.Errorf("the pipe is %v, %v", info, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -205,7 +206,7 @@ func TestRunOutcomes(t *testing.T) {
 	}{
 		"completed":        {[]JobView{job("a", "completed")}, nil, 0, ""},
 		"none":             {nil, nil, 0, ""},
-		"suspended":        {[]JobView{job("a", "completed"), job("b", "suspended"), job("c", "queued")}, nil, 5, "gpuwm: run @/good.yaml: suspended: b at 3 of 4, c at 3 of 4\nhint: the same command goes on from here: gpuwm run @/good.yaml\n"},
+		"suspended":        {[]JobView{job("a", "completed"), job("b", "suspended"), job("c", "queued")}, nil, 5, "gpuwm: run @/good.yaml: suspended: b at 3 of 4, c at 3 of 4\nhint: the same command goes on from here: gpuwm run @/good.yaml --output json --output-dir @\n"},
 		"failed first":     {[]JobView{job("a", "suspended"), job("b", "failed"), job("c", "cancelled")}, nil, 1, "gpuwm: run @/good.yaml: b failed, c cancelled\n"},
 		"timed-out":        {[]JobView{job("a", "timed-out")}, nil, 1, "gpuwm: run @/good.yaml: a timed-out\n"},
 		"error":            {nil, held, 1, "gpuwm: run @/good.yaml: data directory: held by another process: process 12\n"},
@@ -227,6 +228,52 @@ func TestRunOutcomes(t *testing.T) {
 				t.Errorf("stdout %q: %v", b.stdout.String(), err)
 			}
 		})
+	}
+}
+
+// TestHintIsTheSameCommand: a shell makes the same words of it, without
+// --restart and without what the environment says.
+func TestHintIsTheSameCommand(t *testing.T) {
+	b := newBench(t)
+	b.app.Run = func(context.Context, RunRequest) ([]JobView, error) {
+		return []JobView{{Name: "a", State: "suspended"}}, nil
+	}
+	odd := b.write("it's a $file.yaml", goodFile)
+	b.env["GPUWM_OUTPUT_DIR"] = b.dir
+	args := []string{"run", "--restart", odd, "--data-dir", b.dir + "/a b", "-o", "json", "--log-level=debug"}
+	if code := Main(b.app, args, strings.NewReader(""), &b.stdout, &b.stderr); code != ExitSuspended {
+		t.Fatalf("exit code %d: %s", code, b.stderr.String())
+	}
+	_, hint, found := strings.Cut(b.stderr.String(), "goes on from here: ")
+	if !found {
+		t.Fatalf("no hint: %s", b.stderr.String())
+	}
+	words, err := exec.Command("sh", "-c", "printf '%s\n' "+hint).Output()
+	want := strings.Join([]string{"gpuwm", "run", odd, "--data-dir", b.dir + "/a b", "--log-level", "debug", "--output", "json"}, "\n") + "\n"
+	if diff := cmp.Diff(want, string(words)); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	t.Chdir(b.dir)
+	b.write("-x.yaml", goodFile)
+	b.want("run -- -x.yaml", 5, "NAME  ENTITY  DEVICE  STATE      PROGRESS  TIME  ERROR\na                     suspended  0/0\n",
+		"gpuwm: run -x.yaml: suspended: a at 0 of 0\nhint: the same command goes on from here: gpuwm run ./-x.yaml\n")
+}
+
+// TestFailedOutput: jobs that cannot be printed are an error of a run that completed.
+func TestFailedOutput(t *testing.T) {
+	b := newBench(t)
+	b.app.Run = func(context.Context, RunRequest) ([]JobView, error) {
+		return []JobView{{Name: "a", State: "completed"}}, nil
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = reader.Close()
+	defer writer.Close()
+	code := Main(b.app, []string{"run", b.dir + "/good.yaml", "--output-dir", b.dir}, strings.NewReader(""), writer, &b.stderr)
+	if code != ExitFailed || !strings.Contains(b.stderr.String(), "print jobs: ") || !strings.Contains(b.stderr.String(), "broken pipe") {
+		t.Errorf("exit code %d: %s", code, b.stderr.String())
 	}
 }
 

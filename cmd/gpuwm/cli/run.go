@@ -2,11 +2,16 @@ package cli
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	"github.com/gpuwm/gpuwm/configs"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
+
+// flagRestart is the flag that the same command must not have again.
+const flagRestart = "restart"
 
 // RunRequest is what `run` asks of the wiring.
 type RunRequest struct {
@@ -31,7 +36,7 @@ func (c *command) runVerb() *cobra.Command {
 		}),
 	}
 	verb.Flags().StringVar(&outputDir, "output-dir", "", "directory of result files (default: the current directory)")
-	verb.Flags().BoolVar(&restart, "restart", false, "forget an unfinished run and start anew")
+	verb.Flags().BoolVar(&restart, flagRestart, false, "forget an unfinished run and start anew")
 	return verb
 }
 
@@ -60,11 +65,38 @@ func (c *command) run(cmd *cobra.Command, file, outputDir string, restart bool) 
 	if err != nil {
 		return fmt.Errorf("run %s: %w", file, err)
 	}
-	return runOutcome(file, jobs)
+	return runOutcome(file, again(cmd, file), jobs)
 }
 
-// runOutcome turns the states of the jobs into an exit code and what to say.
-func runOutcome(file string, jobs []JobView) error {
+// again returns the command line that continues a run: the same, without
+// --restart. What came from the environment still does.
+func again(cmd *cobra.Command, file string) string {
+	if strings.HasPrefix(file, "-") {
+		file = "./" + file
+	}
+	words := []string{cmd.CommandPath(), quote(file)}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if f.Name != flagRestart {
+			words = append(words, "--"+f.Name, quote(f.Value.String()))
+		}
+	})
+	return strings.Join(words, " ")
+}
+
+// plainWord is what a shell takes as it is.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+
+// quote writes a word so that a shell reads it back.
+func quote(word string) string {
+	if plainWord.MatchString(word) {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// runOutcome turns the states of the jobs into an exit code and what to say;
+// again is the command line that continues.
+func runOutcome(file, again string, jobs []JobView) error {
 	code := outcome(jobs)
 	var not []string
 	for _, j := range jobs {
@@ -83,7 +115,7 @@ func runOutcome(file string, jobs []JobView) error {
 	case ExitFailed:
 		return &ExitError{Code: code, Err: fmt.Errorf("run %s: %s", file, strings.Join(not, ", "))}
 	case ExitSuspended:
-		return &ExitError{Code: code, Hint: "the same command goes on from here: gpuwm run " + file,
+		return &ExitError{Code: code, Hint: "the same command goes on from here: " + again,
 			Err: fmt.Errorf("run %s: suspended: %s", file, strings.Join(not, ", "))}
 	}
 	return nil

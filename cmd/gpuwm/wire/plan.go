@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/gpuwm/gpuwm/cmd/gpuwm/cli"
 	"github.com/gpuwm/gpuwm/configs"
@@ -81,9 +82,10 @@ func (p *plan) ours(entities []manager.EntityView) map[core.EntityID]bool {
 			runs[entities[i].Spec.Run] = true
 		}
 	}
+	delete(runs, core.Digest{}) // of a record that does not tell its run
 	ours := make(map[core.EntityID]bool)
 	for i := range entities {
-		if e := &entities[i]; runs[e.Spec.Run] {
+		if e := &entities[i]; runs[e.Spec.Run] || p.wanted[e.Spec.Name] != nil {
 			ours[e.Spec.ID] = true
 		}
 	}
@@ -260,10 +262,28 @@ func (p *plan) update(ctx context.Context, r *runner, e *manager.EntityView, wan
 	if err := r.manager.Update(ctx, spec); err != nil {
 		return err
 	}
+	if timeouts := changedTimeouts(e, want); len(timeouts) > 0 {
+		if err := r.manager.Retime(ctx, spec.ID, timeouts); err != nil {
+			return err
+		}
+	}
 	if e.Finished() || r.signals.asked() {
 		return nil
 	}
 	return r.manager.SetGoal(ctx, spec.ID, core.GoalRun)
+}
+
+// changedTimeouts returns the timeouts that the file gives to unfinished jobs now.
+// The jobs on record are those of the file, in the same order: so says the identity.
+func changedTimeouts(e *manager.EntityView, want *configs.Entity) map[core.JobID]time.Duration {
+	changed := make(map[core.JobID]time.Duration)
+	for k := range e.Jobs {
+		job := &e.Jobs[k]
+		if timeout := want.Jobs[k].Spec.Timeout; timeout != job.Spec.Timeout && !job.State.Phase.Final() {
+			changed[job.Spec.ID] = timeout
+		}
+	}
+	return changed
 }
 
 // awayNow takes an entity off its device, for good or for a move.

@@ -192,7 +192,7 @@ func (g *gate) watch(stop, stopped chan struct{}) {
 	tick := time.NewTicker(gateInterval)
 	defer tick.Stop()
 	due, bound := uint64(heapMin), gatherMin
-	limit, above := heapBytes()+g.room, 0
+	limit, above := g.room, 0
 	for {
 		select {
 		case <-stop:
