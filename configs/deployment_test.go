@@ -151,7 +151,7 @@ func TestLoadFull(t *testing.T) {
 				Columns: []core.Column{{Name: "p", Kind: core.ArgU64}, {Name: "factor", Kind: core.ArgU64}}},
 			{Buffer: "padded", Path: filepath.Join(out, "padded.raw"), Format: core.SaveRaw},
 		},
-		Identity: render.Spec.Identity,
+		Run: render.Spec.Run, Identity: render.Spec.Identity,
 	}
 	if diff := cmp.Diff(want, render.Spec); diff != "" {
 		t.Errorf("entity (-want +got):\n%s", diff)

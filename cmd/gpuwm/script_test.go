@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/gpuwm/gpuwm/cmd/gpuwm/cli"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -31,6 +32,7 @@ var kernels = []string{
 //	start NAME ARG...          start gpuwm in the background
 //	await NAME REGEXP          wait until a line of its standard error matches, from the last match on
 //	signal NAME SIGNAL...      INT, TERM, HUP or KILL
+//	insist NAME SIGNAL         send a signal again and again until the end
 //	end NAME CODE              wait for its end; CODE may be `killed`; stdout and stderr are then its own
 //	job FILE JOB CONDITION...  check a job in JSON output: state=completed executed>=100 error~regexp
 //	plugins DIR COUNT          so many plugin processes work for a data directory
@@ -59,7 +61,7 @@ func TestScripts(t *testing.T) {
 			return linkKernels(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"gpuwm": cmdGpuwm, "start": cmdStart, "await": cmdAwait, "signal": cmdSignal, "end": cmdEnd, "job": cmdJob,
+			"gpuwm": cmdGpuwm, "start": cmdStart, "await": cmdAwait, "signal": cmdSignal, "insist": cmdInsist, "end": cmdEnd, "job": cmdJob,
 			"plugins": cmdPlugins, "plugin-pid": cmdPluginPID, "kill-plugins": cmdKillPlugins, "same": cmdSame, "u64": cmdU64,
 			"count": cmdCount, "turns": cmdTurns,
 		},
@@ -172,14 +174,38 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(of(ts, args[0]).await(pattern))
 }
 
-func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
-	want(ts, neg, args, 2, "signal NAME SIGNAL")
+func signalNamed(ts *testscript.TestScript, name string) os.Signal {
 	signals := map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL}
-	s, known := signals[args[1]]
+	s, known := signals[name]
 	if !known {
-		ts.Fatalf("unknown signal %s", args[1])
+		ts.Fatalf("unknown signal %s", name)
 	}
-	ts.Check(of(ts, args[0]).cmd.Process.Signal(s))
+	return s
+}
+
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "signal NAME SIGNAL...")
+	for _, name := range args[1:] {
+		ts.Check(of(ts, args[0]).cmd.Process.Signal(signalNamed(ts, name)))
+	}
+}
+
+func cmdInsist(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "insist NAME SIGNAL")
+	p, s := of(ts, args[0]), signalNamed(ts, args[1])
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(patience)
+	for {
+		select {
+		case <-tick.C:
+			_ = p.cmd.Process.Signal(s) // it may have ended just now
+		case <-p.done:
+			return
+		case <-limit:
+			return // end tells where it hangs
+		}
+	}
 }
 
 func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {

@@ -72,6 +72,7 @@ func Run(ctx context.Context, request cli.RunRequest) ([]cli.JobView, error) {
 		defer cancel()
 		_, _ = within(bound, func() (struct{}, error) { return struct{}{}, db.Close() })
 	}()
+	r.log.Debug("data directory opened", "path", dir)
 	host, err := newLauncher(request.Settings, r.log)
 	if err != nil {
 		return nil, err

@@ -44,7 +44,8 @@
 // switched off while an engine is open, and collections are made here, when all
 // workers stand between two workgroups (gate.go). The scheduler is given
 // processors beyond the machine's cores, so that workers never starve the
-// goroutines of the plugin; the operating system shares the cores.
+// goroutines of the plugin; the operating system shares the cores. While a
+// workgroup does not end the heap grows: at a limit Config.Failed is called.
 // Callers must not stop the world by other means while kernels run
 // (runtime.ReadMemStats, runtime.GOMAXPROCS, debug.SetGCPercent).
 //
