@@ -260,6 +260,7 @@ func (d *device) fromLink(session core.Session, events []core.BackendEvent) {
 	default:
 		for i := range events {
 			crash.Point("manager.event.before")
+			d.logReport(&events[i])
 			_ = d.step(&sched.Event{Kind: sched.EventBackend, Backend: &events[i]})
 			crash.Point("manager.event.after")
 		}

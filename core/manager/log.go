@@ -15,6 +15,16 @@ func sentence(format string, args ...any) string {
 	}), " ")
 }
 
+// logReport tells what a plugin reports and no notice does.
+func (d *device) logReport(ev *core.BackendEvent) {
+	if ev.Kind != core.EventStarted || !d.log.IsDebug() {
+		return
+	}
+	if r := d.records[ev.Entity]; r != nil && r.byID[ev.Job] != nil {
+		d.log.Debug("job started", "entity", r.spec.Name, "job", r.byID[ev.Job].spec.Name, "epoch", ev.Epoch)
+	}
+}
+
 // logNotice is the one place that turns the schedulers' notices into log lines.
 func (d *device) logNotice(n *sched.Notice) {
 	name := any(n.Entity)
