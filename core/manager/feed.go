@@ -38,14 +38,18 @@ func (d *device) feed(r *entityRecord) {
 // outcome and no job of it did so: the last one failed, or the files were asked
 // for later.
 func (d *device) flush(r *entityRecord) {
-	if len(r.jobs) == 0 || r.state.Flush || r.state.Goal == core.GoalClose ||
-		!filesDue(&r.spec, &r.state, r.jobs[len(r.jobs)-1].spec.Seq) {
+	if len(r.jobs) == 0 || r.state.Flush || r.state.Goal == core.GoalClose {
 		return
 	}
-	for _, j := range r.jobs {
+	states := make([]*core.JobState, len(r.jobs))
+	for i, j := range r.jobs {
 		if !j.state.Phase.Final() {
 			return
 		}
+		states[i] = &j.state
+	}
+	if !filesDue(&r.spec, &r.state, states, r.jobs[len(r.jobs)-1].spec.Seq) {
+		return
 	}
 	if err := d.step(&sched.Event{Kind: sched.EventFlush, Entity: r.spec.ID}); err != nil {
 		d.log.Error("result files not asked for", "entity", r.spec.Name, "error", err)

@@ -107,7 +107,18 @@ func (v *EntityView) Settled() bool {
 // Finished reports that every job has its outcome, and that the result files are
 // written or cannot be.
 func (v *EntityView) Finished() bool {
-	return v.JobsDone() && !filesDue(&v.Spec, &v.State, v.last())
+	if !v.JobsDone() {
+		return false
+	}
+	states := make([]*core.JobState, len(v.Jobs))
+	for i := range v.Jobs {
+		states[i] = &v.Jobs[i].State
+	}
+	var last core.JobSeq
+	if n := len(v.Jobs); n > 0 {
+		last = v.Jobs[n-1].Spec.Seq
+	}
+	return !filesDue(&v.Spec, &v.State, states, last)
 }
 
 // JobsDone reports that every job has its outcome.
@@ -120,14 +131,19 @@ func (v *EntityView) JobsDone() bool {
 	return true
 }
 
-func (v *EntityView) last() core.JobSeq {
-	if len(v.Jobs) == 0 {
-		return 0
+// filesDue reports whether the jobs of an entity, up to last, are done and there
+// are results whose files are not settled. Where no job completed there are none:
+// files of an earlier run stay as they are.
+func filesDue(spec *core.EntitySpec, state *core.EntityState, jobs []*core.JobState, last core.JobSeq) bool {
+	if len(spec.Saves) == 0 || state.Filed >= last || state.Closed {
+		return false
 	}
-	return v.Jobs[len(v.Jobs)-1].Spec.Seq
-}
-
-// filesDue reports whether result files are asked for that are not settled up to job last.
-func filesDue(spec *core.EntitySpec, state *core.EntityState, last core.JobSeq) bool {
-	return len(spec.Saves) > 0 && state.Filed < last && !state.Closed
+	completed := false
+	for _, j := range jobs {
+		if !j.Phase.Final() {
+			return false
+		}
+		completed = completed || j.Phase == core.JobCompleted
+	}
+	return completed
 }
