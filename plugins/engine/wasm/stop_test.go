@@ -165,7 +165,8 @@ func TestNothingLeaks(t *testing.T) {
 	if after := mappings(t); after > before+50 {
 		t.Errorf("%d mappings before, %d after 300 spaces", before, after)
 	}
-	if after := runtime.NumGoroutine(); after > goroutines {
+	// That of the last execution may still be on its way out; 600 executions that leaked one would show.
+	if after := runtime.NumGoroutine(); after > goroutines+4 {
 		t.Errorf("%d goroutines before, %d after", goroutines, after)
 	}
 }
