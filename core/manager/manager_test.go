@@ -413,6 +413,8 @@ func TestSlowReader(t *testing.T) {
 		}
 		r.create(r.entity("y", newJob("later", 1)))
 		r.ends(core.JobCompleted, "later")
+		// The record is there before its event is published.
+		synctest.Wait()
 		found := false
 		for len(events.C) > 0 {
 			ev := <-events.C
