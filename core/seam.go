@@ -157,6 +157,34 @@ type BackendDescription struct {
 	ConfigSchema []byte
 	// Messages are the message types of its own.
 	Messages []MessageType
+	// Level is the highest level of the conformance kit that the backend claims to
+	// pass, LevelJobs to LevelPortable.
+	Level int
+}
+
+// The levels of the conformance kit; each includes those below.
+const (
+	// LevelJobs: jobs run, in order, once, and end with a cause.
+	LevelJobs = 1
+	// LevelMessages: in-band messages and properties.
+	LevelMessages = 2
+	// LevelImages: suspend, resume and images. What runs deployments needs it:
+	// results, cancels and suspends are taken from images.
+	LevelImages = 3
+	// LevelRecovery: nothing is lost or done twice when either side dies.
+	LevelRecovery = 4
+	// LevelPortable: images of other backends are continued.
+	LevelPortable = 5
+)
+
+// TraceLine is one decoded message between a driver and its firmware.
+type TraceLine struct {
+	// Number rises by one; a gap means that lines were dropped.
+	Number uint64
+	// Kind says which way the message went, in the vendor's words, for instance "H2G".
+	Kind string
+	// Text is the message as a person reads it, in one line.
+	Text string
 }
 
 // MessageType is what a backend declares of one of its own messages.

@@ -40,9 +40,15 @@ type LeaveBounder interface {
 	LeaveBound() time.Duration
 }
 
-// Entity is one entity on a device. The SDK calls its methods serially, in the
-// order of the commands, so that an implementation needs no lock for the
-// entity's own state. Every ctx carries a deadline.
+// Entity is one entity on a device. The SDK calls its methods, and those of the
+// capabilities below, serially and in the order of the commands, so that an
+// implementation needs no lock for the entity's own state. Every ctx carries a
+// deadline.
+//
+// This much runs jobs (core.LevelJobs). An entity that can do more implements more:
+// PropertySetter and MessageHandler (core.LevelMessages), Suspender and Saver
+// (core.LevelImages), Sampler at any level. A command for which it has no method is
+// refused with core.ErrUnsupported.
 type Entity interface {
 	// Run appends a job to the ring and returns without waiting for it. An error
 	// refuses the job.
@@ -51,20 +57,55 @@ type Entity interface {
 	// preemption point. The answer is a report: Completed when it was too late,
 	// otherwise Cancelled. Cancelling what is not there reports nothing.
 	Cancel(ctx context.Context, job core.JobID) error
-	// Suspend returns when the entity is confirmed off the hardware. Jobs stay in the ring.
-	Suspend(ctx context.Context) error
-	// Resume lets the entity execute again.
-	Resume(ctx context.Context) error
-	// SetProperties applies changed properties.
+	// Destroy removes the entity. When it returns, no report follows.
+	Destroy(ctx context.Context) error
+}
+
+// PropertySetter is implemented by an Entity whose properties can change while it lives.
+type PropertySetter interface {
+	// SetProperties applies changed properties, also while jobs execute.
 	SetProperties(ctx context.Context, p core.Properties) error
-	// Progress returns the present usage of the jobs that have started and not
-	// ended; it must not wait.
-	Progress() []JobUsage
+}
+
+// MessageHandler is implemented by an Entity whose backend has message types of
+// its own (kinds from core.MessageBackend on).
+type MessageHandler interface {
+	// Message carries out one message; reply goes back with the event, at most 1 MiB.
+	Message(ctx context.Context, kind core.MessageKind, payload []byte) (reply []byte, err error)
+}
+
+// Suspender is implemented by an Entity that can leave the hardware and come back.
+type Suspender interface {
+	// Suspend returns when the entity is confirmed off the hardware. Jobs stay in
+	// the ring. A repeat changes nothing.
+	Suspend(ctx context.Context) error
+	// Resume lets the entity execute again. A repeat changes nothing.
+	Resume(ctx context.Context) error
+}
+
+// Saver is implemented by an Entity whose state can be taken off the device; its
+// device declares SavesImages then. It is a Suspender too.
+type Saver interface {
 	// Save returns the entity's state; it is called only while suspended, and
 	// the source is read before any other method is called.
 	Save(ctx context.Context) (core.ImageSource, error)
-	// Destroy removes the entity. When it returns, no report follows.
-	Destroy(ctx context.Context) error
+}
+
+// Sampler is implemented by an Entity that knows how far its jobs have come.
+// Without it progress is seen at the end of a job only, and a job's timeout is
+// noticed then.
+type Sampler interface {
+	// Progress returns the present usage of the jobs that have started and not
+	// ended; it must not wait.
+	Progress() []JobUsage
+}
+
+// Tracer is implemented by a Device that keeps the last messages between driver
+// and firmware. Its method may be called from any goroutine.
+type Tracer interface {
+	// Trace returns the lines after a number that are still kept, in order, and a
+	// channel that is closed when there are more.
+	Trace(after uint64) (lines []core.TraceLine, more <-chan struct{})
 }
 
 // Job is one job for Run.

@@ -327,11 +327,15 @@ func (l *lane) save(s *saving) error {
 	case !l.suspended:
 		return fmt.Errorf("save entity %d: not suspended: %w", l.id, core.ErrInvalid)
 	}
+	saver, ok := l.entity.(Saver)
+	if !ok {
+		return fmt.Errorf("save entity %d: %w", l.id, core.ErrUnsupported)
+	}
 	// The buffers are not known before Save; an image is at most MemoryMax large.
 	bound := saveBound + imageTime([]core.BufferSpec{{Size: min(l.d.description.MemoryMax, wire.BufferMax)}})
 	return l.d.call("save", bound, func(ctx context.Context) error {
 		defer context.AfterFunc(ctx, func() { s.finish(fmt.Errorf("save entity %d: %w", l.id, core.ErrDeadline)) })()
-		src, err := l.entity.Save(ctx)
+		src, err := saver.Save(ctx)
 		if err != nil {
 			return err
 		}

@@ -12,13 +12,6 @@ import (
 	"github.com/gpuwm/gpuwm/sdk/internal/wire"
 )
 
-// MessageHandler is implemented by an Entity whose backend has message types of
-// its own (kinds from core.MessageBackend on). Message is called in order with
-// the other methods; reply goes back with the event, at most 1 MiB.
-type MessageHandler interface {
-	Message(ctx context.Context, kind core.MessageKind, payload []byte) (reply []byte, err error)
-}
-
 // lane is the serial executor of one entity. A goroutine exists only while
 // work is queued.
 type lane struct {
@@ -215,25 +208,35 @@ func (l *lane) execMessage(c *core.Command, received time.Time) {
 	done := core.BackendEvent{Kind: core.EventMessageDone, Entity: l.id, Epoch: c.Epoch, Command: c.Seq}
 	var err error
 	switch c.Message {
-	case core.MessageSuspend:
-		err = l.d.call("suspend", l.d.leave, l.entity.Suspend)
-		if err == nil {
-			l.suspended = true
-			done.Cost = time.Since(received)
+	case core.MessageSuspend, core.MessageResume:
+		s, ok := l.entity.(Suspender)
+		switch {
+		case !ok:
+			err = unsupported("suspend and resume")
+		case c.Message == core.MessageResume:
+			l.suspended = false
+			err = l.d.call("resume", controlBound, s.Resume)
+		default:
+			if err = l.d.call("suspend", l.d.leave, s.Suspend); err == nil {
+				l.suspended = true
+				done.Cost = time.Since(received)
+			}
 		}
-	case core.MessageResume:
-		l.suspended = false
-		err = l.d.call("resume", controlBound, l.entity.Resume)
 	case core.MessageBarrier:
 		// Every command before it was carried out: there is nothing to do.
 	case core.MessageSetProperties:
+		s, ok := l.entity.(PropertySetter)
+		if !ok {
+			err = unsupported("set properties")
+			break
+		}
 		err = l.d.call("set properties", controlBound, func(ctx context.Context) error {
-			return l.entity.SetProperties(ctx, c.Properties)
+			return s.SetProperties(ctx, c.Properties)
 		})
 	default:
 		handler, ok := l.entity.(MessageHandler)
 		if !ok || c.Message < core.MessageBackend {
-			err = fmt.Errorf("message %d: %w", c.Message, core.ErrUnsupported)
+			err = unsupported(fmt.Sprintf("message %d", c.Message))
 			break
 		}
 		err = l.d.call("message", controlBound, func(ctx context.Context) (err error) {
@@ -328,7 +331,7 @@ func (l *lane) removeAt(done *core.BackendEvent) error {
 	job, epoch := l.d.events.executing(l.report), l.live
 	if job != 0 {
 		_ = l.d.guard("progress", func() error {
-			for _, u := range l.entity.Progress() {
+			for _, u := range progress(l.entity) {
 				if u.Job == job {
 					done.Job, done.Done, done.Executed, done.ExecutedTime = job, u.Done, u.Executed, u.ExecutedTime
 				}
@@ -369,9 +372,19 @@ func (l *lane) sample() {
 		return
 	}
 	var usage []JobUsage
-	_ = l.d.guard("progress", func() error { usage = l.entity.Progress(); return nil })
+	_ = l.d.guard("progress", func() error { usage = progress(l.entity); return nil })
 	l.d.events.sample(l.report, usage)
 }
+
+// progress samples an entity that can be sampled.
+func progress(e Entity) []JobUsage {
+	if s, ok := e.(Sampler); ok {
+		return s.Progress()
+	}
+	return nil
+}
+
+func unsupported(what string) error { return fmt.Errorf("%s: %w", what, core.ErrUnsupported) }
 
 // refuse reports that c was not carried out.
 func (l *lane) refuse(c *core.Command, err error) {

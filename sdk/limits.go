@@ -89,6 +89,8 @@ const (
 	devicesMax = 256
 	// logLinesMax is how many log lines are kept; then the oldest goes.
 	logLinesMax = 4096
+	// traceLinesMax is how many lines of trace one message carries.
+	traceLinesMax = 256
 	// logLineBytes bounds one line; the rest is cut.
 	logLineBytes = 8 << 10
 )

@@ -130,7 +130,9 @@ type HelloReply struct {
 	// A JSON schema of the options of a device; empty when it declares none.
 	ConfigSchema []byte `protobuf:"bytes,6,opt,name=config_schema,json=configSchema,proto3" json:"config_schema,omitempty"`
 	// Message types of the backend's own.
-	Messages      []*MessageType `protobuf:"bytes,7,rep,name=messages,proto3" json:"messages,omitempty"`
+	Messages []*MessageType `protobuf:"bytes,7,rep,name=messages,proto3" json:"messages,omitempty"`
+	// The highest level of the conformance kit that the backend claims to pass, 1 to 5.
+	Level         uint32 `protobuf:"varint,8,opt,name=level,proto3" json:"level,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -212,6 +214,13 @@ func (x *HelloReply) GetMessages() []*MessageType {
 		return x.Messages
 	}
 	return nil
+}
+
+func (x *HelloReply) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
 }
 
 // MessageType is a message of a backend's own: its kind is 1024 or more.
@@ -1794,6 +1803,175 @@ func (x *LogsReply) GetLines() []*LogLine {
 	return nil
 }
 
+type TraceRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Device string                 `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
+	// The number of the last line the reader has; 0 for all that are kept.
+	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	// Follow leaves the stream open for lines to come.
+	Follow        bool `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRequest) Reset() {
+	*x = TraceRequest{}
+	mi := &file_backend_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRequest) ProtoMessage() {}
+
+func (x *TraceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_backend_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
+func (*TraceRequest) Descriptor() ([]byte, []int) {
+	return file_backend_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *TraceRequest) GetDevice() string {
+	if x != nil {
+		return x.Device
+	}
+	return ""
+}
+
+func (x *TraceRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *TraceRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+type TraceLine struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rises by one; a gap means that lines were dropped.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Which way the message went, in the vendor's words, at most 64 bytes.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The message as a person reads it, one line of at most 4 KiB.
+	Text          string `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceLine) Reset() {
+	*x = TraceLine{}
+	mi := &file_backend_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceLine) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceLine) ProtoMessage() {}
+
+func (x *TraceLine) ProtoReflect() protoreflect.Message {
+	mi := &file_backend_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceLine.ProtoReflect.Descriptor instead.
+func (*TraceLine) Descriptor() ([]byte, []int) {
+	return file_backend_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *TraceLine) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *TraceLine) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *TraceLine) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+type TraceReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lines         []*TraceLine           `protobuf:"bytes,1,rep,name=lines,proto3" json:"lines,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceReply) Reset() {
+	*x = TraceReply{}
+	mi := &file_backend_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceReply) ProtoMessage() {}
+
+func (x *TraceReply) ProtoReflect() protoreflect.Message {
+	mi := &file_backend_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceReply.ProtoReflect.Descriptor instead.
+func (*TraceReply) Descriptor() ([]byte, []int) {
+	return file_backend_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *TraceReply) GetLines() []*TraceLine {
+	if x != nil {
+		return x.Lines
+	}
+	return nil
+}
+
 type HealthRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1802,7 +1980,7 @@ type HealthRequest struct {
 
 func (x *HealthRequest) Reset() {
 	*x = HealthRequest{}
-	mi := &file_backend_proto_msgTypes[27]
+	mi := &file_backend_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1814,7 +1992,7 @@ func (x *HealthRequest) String() string {
 func (*HealthRequest) ProtoMessage() {}
 
 func (x *HealthRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[27]
+	mi := &file_backend_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1827,7 +2005,7 @@ func (x *HealthRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthRequest.ProtoReflect.Descriptor instead.
 func (*HealthRequest) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{27}
+	return file_backend_proto_rawDescGZIP(), []int{30}
 }
 
 type HealthReply struct {
@@ -1840,7 +2018,7 @@ type HealthReply struct {
 
 func (x *HealthReply) Reset() {
 	*x = HealthReply{}
-	mi := &file_backend_proto_msgTypes[28]
+	mi := &file_backend_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2030,7 @@ func (x *HealthReply) String() string {
 func (*HealthReply) ProtoMessage() {}
 
 func (x *HealthReply) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[28]
+	mi := &file_backend_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2043,7 @@ func (x *HealthReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReply.ProtoReflect.Descriptor instead.
 func (*HealthReply) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{28}
+	return file_backend_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *HealthReply) GetPending() uint64 {
@@ -1883,7 +2061,7 @@ type ShutdownRequest struct {
 
 func (x *ShutdownRequest) Reset() {
 	*x = ShutdownRequest{}
-	mi := &file_backend_proto_msgTypes[29]
+	mi := &file_backend_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1895,7 +2073,7 @@ func (x *ShutdownRequest) String() string {
 func (*ShutdownRequest) ProtoMessage() {}
 
 func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[29]
+	mi := &file_backend_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1908,7 +2086,7 @@ func (x *ShutdownRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownRequest.ProtoReflect.Descriptor instead.
 func (*ShutdownRequest) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{29}
+	return file_backend_proto_rawDescGZIP(), []int{32}
 }
 
 type ShutdownReply struct {
@@ -1919,7 +2097,7 @@ type ShutdownReply struct {
 
 func (x *ShutdownReply) Reset() {
 	*x = ShutdownReply{}
-	mi := &file_backend_proto_msgTypes[30]
+	mi := &file_backend_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1931,7 +2109,7 @@ func (x *ShutdownReply) String() string {
 func (*ShutdownReply) ProtoMessage() {}
 
 func (x *ShutdownReply) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[30]
+	mi := &file_backend_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1944,7 +2122,7 @@ func (x *ShutdownReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShutdownReply.ProtoReflect.Descriptor instead.
 func (*ShutdownReply) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{30}
+	return file_backend_proto_rawDescGZIP(), []int{33}
 }
 
 // ErrorDetail travels in the details of every error status of the seam.
@@ -1963,7 +2141,7 @@ type ErrorDetail struct {
 
 func (x *ErrorDetail) Reset() {
 	*x = ErrorDetail{}
-	mi := &file_backend_proto_msgTypes[31]
+	mi := &file_backend_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1975,7 +2153,7 @@ func (x *ErrorDetail) String() string {
 func (*ErrorDetail) ProtoMessage() {}
 
 func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[31]
+	mi := &file_backend_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1988,7 +2166,7 @@ func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
 func (*ErrorDetail) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{31}
+	return file_backend_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ErrorDetail) GetReason() string {
@@ -2038,7 +2216,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_backend_proto_msgTypes[32]
+	mi := &file_backend_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2228,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_backend_proto_msgTypes[32]
+	mi := &file_backend_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2241,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_backend_proto_rawDescGZIP(), []int{32}
+	return file_backend_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Fault) GetCause() string {
@@ -2099,7 +2277,7 @@ var File_backend_proto protoreflect.FileDescriptor
 const file_backend_proto_rawDesc = "" +
 	"\n" +
 	"\rbackend.proto\x12\bgpuwm.v1\"\x0e\n" +
-	"\fHelloRequest\"\xe4\x01\n" +
+	"\fHelloRequest\"\xfa\x01\n" +
 	"\n" +
 	"HelloReply\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x1a\n" +
@@ -2108,7 +2286,8 @@ const file_backend_proto_rawDesc = "" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x18\n" +
 	"\aengines\x18\x05 \x03(\tR\aengines\x12#\n" +
 	"\rconfig_schema\x18\x06 \x01(\fR\fconfigSchema\x121\n" +
-	"\bmessages\x18\a \x03(\v2\x15.gpuwm.v1.MessageTypeR\bmessages\"G\n" +
+	"\bmessages\x18\a \x03(\v2\x15.gpuwm.v1.MessageTypeR\bmessages\x12\x14\n" +
+	"\x05level\x18\b \x01(\rR\x05level\"G\n" +
 	"\vMessageType\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\rR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -2228,7 +2407,18 @@ const file_backend_proto_rawDesc = "" +
 	"\x06logger\x18\x04 \x01(\tR\x06logger\x12\x12\n" +
 	"\x04text\x18\x05 \x01(\tR\x04text\"4\n" +
 	"\tLogsReply\x12'\n" +
-	"\x05lines\x18\x01 \x03(\v2\x11.gpuwm.v1.LogLineR\x05lines\"\x0f\n" +
+	"\x05lines\x18\x01 \x03(\v2\x11.gpuwm.v1.LogLineR\x05lines\"T\n" +
+	"\fTraceRequest\x12\x16\n" +
+	"\x06device\x18\x01 \x01(\tR\x06device\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x16\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\"K\n" +
+	"\tTraceLine\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\"7\n" +
+	"\n" +
+	"TraceReply\x12)\n" +
+	"\x05lines\x18\x01 \x03(\v2\x13.gpuwm.v1.TraceLineR\x05lines\"\x0f\n" +
 	"\rHealthRequest\"'\n" +
 	"\vHealthReply\x12\x18\n" +
 	"\apending\x18\x01 \x01(\x04R\apending\"\x11\n" +
@@ -2244,7 +2434,7 @@ const file_backend_proto_rawDesc = "" +
 	"\x05cause\x18\x01 \x01(\tR\x05cause\x12\x16\n" +
 	"\x06entity\x18\x02 \x01(\x04R\x06entity\x12\x10\n" +
 	"\x03job\x18\x03 \x01(\x04R\x03job\x12\x16\n" +
-	"\x06detail\x18\x04 \x01(\tR\x06detail2\xfc\x03\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail2\xb5\x04\n" +
 	"\aBackend\x125\n" +
 	"\x05Hello\x12\x16.gpuwm.v1.HelloRequest\x1a\x14.gpuwm.v1.HelloReply\x12?\n" +
 	"\aSession\x12\x18.gpuwm.v1.SessionRequest\x1a\x16.gpuwm.v1.SessionReply(\x010\x01\x12C\n" +
@@ -2252,7 +2442,8 @@ const file_backend_proto_rawDesc = "" +
 	"\bPutImage\x12\x19.gpuwm.v1.PutImageRequest\x1a\x17.gpuwm.v1.PutImageReply(\x01\x12B\n" +
 	"\bGetImage\x12\x19.gpuwm.v1.GetImageRequest\x1a\x17.gpuwm.v1.GetImageReply(\x010\x01\x124\n" +
 	"\x04Logs\x12\x15.gpuwm.v1.LogsRequest\x1a\x13.gpuwm.v1.LogsReply0\x01\x128\n" +
-	"\x06Health\x12\x17.gpuwm.v1.HealthRequest\x1a\x15.gpuwm.v1.HealthReply\x12>\n" +
+	"\x06Health\x12\x17.gpuwm.v1.HealthRequest\x1a\x15.gpuwm.v1.HealthReply\x127\n" +
+	"\x05Trace\x12\x16.gpuwm.v1.TraceRequest\x1a\x14.gpuwm.v1.TraceReply0\x01\x12>\n" +
 	"\bShutdown\x12\x19.gpuwm.v1.ShutdownRequest\x1a\x17.gpuwm.v1.ShutdownReplyB%Z#github.com/gpuwm/gpuwm/api/v1;apiv1b\x06proto3"
 
 var (
@@ -2267,7 +2458,7 @@ func file_backend_proto_rawDescGZIP() []byte {
 	return file_backend_proto_rawDescData
 }
 
-var file_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_backend_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_backend_proto_goTypes = []any{
 	(*HelloRequest)(nil),      // 0: gpuwm.v1.HelloRequest
 	(*HelloReply)(nil),        // 1: gpuwm.v1.HelloReply
@@ -2296,17 +2487,20 @@ var file_backend_proto_goTypes = []any{
 	(*LogsRequest)(nil),       // 24: gpuwm.v1.LogsRequest
 	(*LogLine)(nil),           // 25: gpuwm.v1.LogLine
 	(*LogsReply)(nil),         // 26: gpuwm.v1.LogsReply
-	(*HealthRequest)(nil),     // 27: gpuwm.v1.HealthRequest
-	(*HealthReply)(nil),       // 28: gpuwm.v1.HealthReply
-	(*ShutdownRequest)(nil),   // 29: gpuwm.v1.ShutdownRequest
-	(*ShutdownReply)(nil),     // 30: gpuwm.v1.ShutdownReply
-	(*ErrorDetail)(nil),       // 31: gpuwm.v1.ErrorDetail
-	(*Fault)(nil),             // 32: gpuwm.v1.Fault
-	nil,                       // 33: gpuwm.v1.DeviceSpec.OptionsEntry
+	(*TraceRequest)(nil),      // 27: gpuwm.v1.TraceRequest
+	(*TraceLine)(nil),         // 28: gpuwm.v1.TraceLine
+	(*TraceReply)(nil),        // 29: gpuwm.v1.TraceReply
+	(*HealthRequest)(nil),     // 30: gpuwm.v1.HealthRequest
+	(*HealthReply)(nil),       // 31: gpuwm.v1.HealthReply
+	(*ShutdownRequest)(nil),   // 32: gpuwm.v1.ShutdownRequest
+	(*ShutdownReply)(nil),     // 33: gpuwm.v1.ShutdownReply
+	(*ErrorDetail)(nil),       // 34: gpuwm.v1.ErrorDetail
+	(*Fault)(nil),             // 35: gpuwm.v1.Fault
+	nil,                       // 36: gpuwm.v1.DeviceSpec.OptionsEntry
 }
 var file_backend_proto_depIdxs = []int32{
 	2,  // 0: gpuwm.v1.HelloReply.messages:type_name -> gpuwm.v1.MessageType
-	33, // 1: gpuwm.v1.DeviceSpec.options:type_name -> gpuwm.v1.DeviceSpec.OptionsEntry
+	36, // 1: gpuwm.v1.DeviceSpec.options:type_name -> gpuwm.v1.DeviceSpec.OptionsEntry
 	3,  // 2: gpuwm.v1.OpenDevice.spec:type_name -> gpuwm.v1.DeviceSpec
 	4,  // 3: gpuwm.v1.DeviceOpened.description:type_name -> gpuwm.v1.DeviceDescription
 	6,  // 4: gpuwm.v1.DeviceOpened.held:type_name -> gpuwm.v1.HeldEntity
@@ -2325,28 +2519,31 @@ var file_backend_proto_depIdxs = []int32{
 	18, // 17: gpuwm.v1.GetImageReply.names:type_name -> gpuwm.v1.ChunkNames
 	19, // 18: gpuwm.v1.GetImageReply.trailer:type_name -> gpuwm.v1.Trailer
 	25, // 19: gpuwm.v1.LogsReply.lines:type_name -> gpuwm.v1.LogLine
-	32, // 20: gpuwm.v1.ErrorDetail.fault:type_name -> gpuwm.v1.Fault
-	0,  // 21: gpuwm.v1.Backend.Hello:input_type -> gpuwm.v1.HelloRequest
-	8,  // 22: gpuwm.v1.Backend.Session:input_type -> gpuwm.v1.SessionRequest
-	13, // 23: gpuwm.v1.Backend.PutKernel:input_type -> gpuwm.v1.PutKernelRequest
-	20, // 24: gpuwm.v1.Backend.PutImage:input_type -> gpuwm.v1.PutImageRequest
-	22, // 25: gpuwm.v1.Backend.GetImage:input_type -> gpuwm.v1.GetImageRequest
-	24, // 26: gpuwm.v1.Backend.Logs:input_type -> gpuwm.v1.LogsRequest
-	27, // 27: gpuwm.v1.Backend.Health:input_type -> gpuwm.v1.HealthRequest
-	29, // 28: gpuwm.v1.Backend.Shutdown:input_type -> gpuwm.v1.ShutdownRequest
-	1,  // 29: gpuwm.v1.Backend.Hello:output_type -> gpuwm.v1.HelloReply
-	9,  // 30: gpuwm.v1.Backend.Session:output_type -> gpuwm.v1.SessionReply
-	14, // 31: gpuwm.v1.Backend.PutKernel:output_type -> gpuwm.v1.PutKernelReply
-	21, // 32: gpuwm.v1.Backend.PutImage:output_type -> gpuwm.v1.PutImageReply
-	23, // 33: gpuwm.v1.Backend.GetImage:output_type -> gpuwm.v1.GetImageReply
-	26, // 34: gpuwm.v1.Backend.Logs:output_type -> gpuwm.v1.LogsReply
-	28, // 35: gpuwm.v1.Backend.Health:output_type -> gpuwm.v1.HealthReply
-	30, // 36: gpuwm.v1.Backend.Shutdown:output_type -> gpuwm.v1.ShutdownReply
-	29, // [29:37] is the sub-list for method output_type
-	21, // [21:29] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	28, // 20: gpuwm.v1.TraceReply.lines:type_name -> gpuwm.v1.TraceLine
+	35, // 21: gpuwm.v1.ErrorDetail.fault:type_name -> gpuwm.v1.Fault
+	0,  // 22: gpuwm.v1.Backend.Hello:input_type -> gpuwm.v1.HelloRequest
+	8,  // 23: gpuwm.v1.Backend.Session:input_type -> gpuwm.v1.SessionRequest
+	13, // 24: gpuwm.v1.Backend.PutKernel:input_type -> gpuwm.v1.PutKernelRequest
+	20, // 25: gpuwm.v1.Backend.PutImage:input_type -> gpuwm.v1.PutImageRequest
+	22, // 26: gpuwm.v1.Backend.GetImage:input_type -> gpuwm.v1.GetImageRequest
+	24, // 27: gpuwm.v1.Backend.Logs:input_type -> gpuwm.v1.LogsRequest
+	30, // 28: gpuwm.v1.Backend.Health:input_type -> gpuwm.v1.HealthRequest
+	27, // 29: gpuwm.v1.Backend.Trace:input_type -> gpuwm.v1.TraceRequest
+	32, // 30: gpuwm.v1.Backend.Shutdown:input_type -> gpuwm.v1.ShutdownRequest
+	1,  // 31: gpuwm.v1.Backend.Hello:output_type -> gpuwm.v1.HelloReply
+	9,  // 32: gpuwm.v1.Backend.Session:output_type -> gpuwm.v1.SessionReply
+	14, // 33: gpuwm.v1.Backend.PutKernel:output_type -> gpuwm.v1.PutKernelReply
+	21, // 34: gpuwm.v1.Backend.PutImage:output_type -> gpuwm.v1.PutImageReply
+	23, // 35: gpuwm.v1.Backend.GetImage:output_type -> gpuwm.v1.GetImageReply
+	26, // 36: gpuwm.v1.Backend.Logs:output_type -> gpuwm.v1.LogsReply
+	31, // 37: gpuwm.v1.Backend.Health:output_type -> gpuwm.v1.HealthReply
+	29, // 38: gpuwm.v1.Backend.Trace:output_type -> gpuwm.v1.TraceReply
+	33, // 39: gpuwm.v1.Backend.Shutdown:output_type -> gpuwm.v1.ShutdownReply
+	31, // [31:40] is the sub-list for method output_type
+	22, // [22:31] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_backend_proto_init() }
@@ -2360,7 +2557,7 @@ func file_backend_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_backend_proto_rawDesc), len(file_backend_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -88,6 +88,7 @@ const (
 	Backend_GetImage_FullMethodName  = "/gpuwm.v1.Backend/GetImage"
 	Backend_Logs_FullMethodName      = "/gpuwm.v1.Backend/Logs"
 	Backend_Health_FullMethodName    = "/gpuwm.v1.Backend/Health"
+	Backend_Trace_FullMethodName     = "/gpuwm.v1.Backend/Trace"
 	Backend_Shutdown_FullMethodName  = "/gpuwm.v1.Backend/Shutdown"
 )
 
@@ -114,6 +115,10 @@ type BackendClient interface {
 	Logs(ctx context.Context, in *LogsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[LogsReply], error)
 	// Health answers while the plugin's server lives; it touches no device.
 	Health(ctx context.Context, in *HealthRequest, opts ...grpc.CallOption) (*HealthReply, error)
+	// Trace streams the decoded messages between driver and firmware of a device that
+	// is open: those that are kept, then, if asked for, each as it comes. It needs no
+	// session and disturbs none.
+	Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TraceReply], error)
 	// Shutdown closes the devices and ends the process after the reply.
 	Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownReply, error)
 }
@@ -217,6 +222,25 @@ func (c *backendClient) Health(ctx context.Context, in *HealthRequest, opts ...g
 	return out, nil
 }
 
+func (c *backendClient) Trace(ctx context.Context, in *TraceRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[TraceReply], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Backend_ServiceDesc.Streams[5], Backend_Trace_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[TraceRequest, TraceReply]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Backend_TraceClient = grpc.ServerStreamingClient[TraceReply]
+
 func (c *backendClient) Shutdown(ctx context.Context, in *ShutdownRequest, opts ...grpc.CallOption) (*ShutdownReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ShutdownReply)
@@ -250,6 +274,10 @@ type BackendServer interface {
 	Logs(*LogsRequest, grpc.ServerStreamingServer[LogsReply]) error
 	// Health answers while the plugin's server lives; it touches no device.
 	Health(context.Context, *HealthRequest) (*HealthReply, error)
+	// Trace streams the decoded messages between driver and firmware of a device that
+	// is open: those that are kept, then, if asked for, each as it comes. It needs no
+	// session and disturbs none.
+	Trace(*TraceRequest, grpc.ServerStreamingServer[TraceReply]) error
 	// Shutdown closes the devices and ends the process after the reply.
 	Shutdown(context.Context, *ShutdownRequest) (*ShutdownReply, error)
 	mustEmbedUnimplementedBackendServer()
@@ -282,6 +310,9 @@ func (UnimplementedBackendServer) Logs(*LogsRequest, grpc.ServerStreamingServer[
 }
 func (UnimplementedBackendServer) Health(context.Context, *HealthRequest) (*HealthReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Health not implemented")
+}
+func (UnimplementedBackendServer) Trace(*TraceRequest, grpc.ServerStreamingServer[TraceReply]) error {
+	return status.Error(codes.Unimplemented, "method Trace not implemented")
 }
 func (UnimplementedBackendServer) Shutdown(context.Context, *ShutdownRequest) (*ShutdownReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Shutdown not implemented")
@@ -382,6 +413,17 @@ func _Backend_Health_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Backend_Trace_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(TraceRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(BackendServer).Trace(m, &grpc.GenericServerStream[TraceRequest, TraceReply]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Backend_TraceServer = grpc.ServerStreamingServer[TraceReply]
+
 func _Backend_Shutdown_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ShutdownRequest)
 	if err := dec(in); err != nil {
@@ -446,6 +488,11 @@ var Backend_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "Logs",
 			Handler:       _Backend_Logs_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Trace",
+			Handler:       _Backend_Trace_Handler,
 			ServerStreams: true,
 		},
 	},

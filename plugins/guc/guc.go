@@ -66,7 +66,9 @@ func New(options Options) sdk.Backend {
 
 // Describe implements sdk.Backend.
 func (b *backend) Describe() core.BackendDescription {
-	return core.BackendDescription{Name: Name, Version: b.options.Version, Engines: []string{wasm.Name, testengine.Name}}
+	return core.BackendDescription{
+		Name: Name, Version: b.options.Version, Engines: []string{wasm.Name, testengine.Name}, Level: core.LevelPortable,
+	}
 }
 
 // Open implements sdk.Backend. spec.Options are described at settings.

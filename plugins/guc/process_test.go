@@ -208,8 +208,9 @@ func fillJob(k core.Kernel, id core.JobID, first uint64, epoch core.Epoch) sdk.J
 }
 
 // saved suspends the entity and returns its header and all bytes.
-func saved(t *testing.T, e sdk.Entity) (core.ImageSource, []byte) {
+func saved(t *testing.T, made sdk.Entity) (core.ImageSource, []byte) {
 	t.Helper()
+	e := made.(entity)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := e.Suspend(ctx); err != nil {
@@ -237,7 +238,7 @@ func progressed(ctx context.Context, e sdk.Entity) {
 	look := time.NewTicker(time.Millisecond)
 	defer look.Stop()
 	for ctx.Err() == nil {
-		if p := e.Progress(); len(p) == 0 || p[0].Done > 0 {
+		if p := e.(sdk.Sampler).Progress(); len(p) == 0 || p[0].Done > 0 {
 			return
 		}
 		<-look.C

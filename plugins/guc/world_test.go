@@ -185,9 +185,18 @@ func (r *reports) Lost(guilty bool, job core.JobID, u sdk.Usage, cause core.Caus
 
 // life is an entity with its reports.
 type life struct {
-	sdk.Entity
+	entity
 	*reports
 	spec *core.EntitySpec
+}
+
+// entity is all that the driver's entities can do.
+type entity interface {
+	sdk.Entity
+	sdk.PropertySetter
+	sdk.Suspender
+	sdk.Saver
+	sdk.Sampler
 }
 
 const bufferSize = 300 << 10 // More than one chunk, and no multiple of it.
@@ -212,7 +221,8 @@ func (w *world) tryCreate(name string, image core.ImageSource) (*life, error) {
 	}
 	r := w.newReports(name)
 	e, err := w.driver.Create(context.Background(), spec, image, r)
-	return &life{e, r, spec}, err
+	made, _ := e.(entity)
+	return &life{made, r, spec}, err
 }
 
 // job makes a job of count workgroups that runs the script.

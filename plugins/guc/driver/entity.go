@@ -12,8 +12,12 @@ import (
 )
 
 var (
-	_ sdk.Device = (*Driver)(nil)
-	_ sdk.Entity = (*queue)(nil)
+	_ sdk.Device         = (*Driver)(nil)
+	_ sdk.Entity         = (*queue)(nil)
+	_ sdk.PropertySetter = (*queue)(nil)
+	_ sdk.Suspender      = (*queue)(nil)
+	_ sdk.Saver          = (*queue)(nil)
+	_ sdk.Sampler        = (*queue)(nil)
 )
 
 // Describe implements sdk.Device.

@@ -58,7 +58,7 @@ type Backend struct {
 
 // Describe implements sdk.Backend.
 func (b *Backend) Describe() core.BackendDescription {
-	return core.BackendDescription{Name: "memory", Version: "1", Engines: []string{"none"}}
+	return core.BackendDescription{Name: "memory", Version: "1", Engines: []string{"none"}, Level: core.LevelRecovery}
 }
 
 // Open implements sdk.Backend.

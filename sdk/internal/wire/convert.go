@@ -145,6 +145,7 @@ func ToDeviceSpec(m *apiv1.DeviceSpec) (core.DeviceSpec, error) {
 func FromBackendDescription(d core.BackendDescription) *apiv1.HelloReply {
 	m := &apiv1.HelloReply{
 		Protocol: Protocol, Name: d.Name, Version: d.Version, Engines: d.Engines, ConfigSchema: d.ConfigSchema,
+		Level: uint32(d.Level),
 	}
 	for _, t := range d.Messages {
 		m.Messages = append(m.Messages, &apiv1.MessageType{Kind: uint32(t.Kind), Name: t.Name, Doc: t.Doc})
@@ -156,6 +157,10 @@ func FromBackendDescription(d core.BackendDescription) *apiv1.HelloReply {
 func ToBackendDescription(m *apiv1.HelloReply) (core.BackendDescription, error) {
 	d := core.BackendDescription{
 		Name: m.GetName(), Version: m.GetVersion(), Engines: m.GetEngines(), ConfigSchema: m.GetConfigSchema(),
+		Level: int(m.GetLevel()),
+	}
+	if d.Level < core.LevelJobs || d.Level > core.LevelPortable {
+		return core.BackendDescription{}, fmt.Errorf("level %d of the backend, want %d to %d: %w", d.Level, core.LevelJobs, core.LevelPortable, core.ErrCorrupt)
 	}
 	if !nameOK(d.Name) || len(d.Version) > NameMax || len(d.Engines) > FormatsMax {
 		return core.BackendDescription{}, corrupt("backend description")

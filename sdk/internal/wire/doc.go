@@ -53,4 +53,7 @@ const (
 	// MessageDocMax the text about one, in bytes.
 	MessageTypesMax = 256
 	MessageDocMax   = 4096
+	// TraceKindMax and TraceTextMax bound the parts of a line of trace, in bytes.
+	TraceKindMax = 64
+	TraceTextMax = 4096
 )

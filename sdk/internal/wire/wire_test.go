@@ -384,11 +384,12 @@ func sampleBackend() core.BackendDescription {
 	return core.BackendDescription{
 		Name: "guc", Version: "1.2", Engines: []string{"wasm"}, ConfigSchema: []byte(` {"type": "object"}`),
 		Messages: []core.MessageType{{Kind: core.MessageBackend, Name: "trace", Doc: "Starts a trace."}, {Kind: core.MessageBackend + 7, Name: "slpc"}},
+		Level:    core.LevelPortable,
 	}
 }
 
 func TestBackendDescriptionRoundTrips(t *testing.T) {
-	for _, want := range []core.BackendDescription{sampleBackend(), {Name: "bare"}} {
+	for _, want := range []core.BackendDescription{sampleBackend(), {Name: "bare", Level: core.LevelJobs}} {
 		b, err := proto.Marshal(FromBackendDescription(want))
 		if err != nil {
 			t.Fatal(err)
@@ -413,6 +414,7 @@ func TestHelloGoldenBytes(t *testing.T) {
 	want = append(append(want, 0x3a, 27, 0x08, 0x80, 0x08, 0x12, 5), "trace"...)
 	want = append(append(want, 0x1a, 15), "Starts a trace."...)
 	want = append(append(want, 0x3a, 9, 0x08, 0x87, 0x08, 0x12, 4), "slpc"...)
+	want = append(want, 0x40, 5)
 	got, err := proto.MarshalOptions{Deterministic: true}.Marshal(FromBackendDescription(sampleBackend()))
 	if err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%v\n% x, want\n% x", err, got, want)
@@ -427,6 +429,8 @@ func TestHelloGoldenBytes(t *testing.T) {
 func TestBadBackendDescriptionsAreRefused(t *testing.T) {
 	for name, change := range map[string]func(*core.BackendDescription){
 		"no name":          func(d *core.BackendDescription) { d.Name = "" },
+		"no level":         func(d *core.BackendDescription) { d.Level = 0 },
+		"high level":       func(d *core.BackendDescription) { d.Level = core.LevelPortable + 1 },
 		"long version":     func(d *core.BackendDescription) { d.Version = strings.Repeat("1", NameMax+1) },
 		"engines":          func(d *core.BackendDescription) { d.Engines = make([]string, FormatsMax+1) },
 		"schema cut":       func(d *core.BackendDescription) { d.ConfigSchema = []byte(`{"type":`) },
