@@ -107,3 +107,50 @@ func TestRecoveredNumberIsNotReused(t *testing.T) {
 		t.Errorf("commands %+v, want a create with a number above 2", out.Commands)
 	}
 }
+
+// TestTurnOfAWholeJob: a job whose workgroups are all in the image has its turn
+// without a run; a restart before its file is on disk must not give it another.
+func TestTurnOfAWholeJob(t *testing.T) {
+	spec := &core.JobSpec{ID: 1, Entity: 1, Seq: 1, Name: "j", Grid: [3]uint32{9, 1, 1}, Credits: 1, Flush: true}
+	record := core.EntityRecord{
+		Spec:  core.EntitySpec{ID: 1, Name: "e", Mode: core.ModeLongRunning},
+		State: core.EntityState{ID: 1, Goal: core.GoalRun, Residency: core.Away, Epoch: 1, Generation: 1, Commands: 2},
+		Jobs: []core.JobRecord{{Spec: spec, State: core.JobState{
+			ID: 1, Entity: 1, Phase: core.JobQueued, Epoch: 1, Cursor: 9, Started: 5,
+		}}},
+	}
+	var out sched.Batch
+	live := func(c *sched.Core, ev sched.Event) {
+		t.Helper()
+		ev.Now = 10
+		if err := c.Step(&ev, &out); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Check(); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range out.Entities {
+			record.State = s
+		}
+		for _, s := range out.Jobs {
+			record.Jobs[0].State = s
+		}
+	}
+	c := sched.New(sched.Config{})
+	live(c, sched.Event{Kind: sched.EventRestore, Record: &record})
+	live(c, sched.Event{Kind: sched.EventUp})
+	live(c, sched.Event{Kind: sched.EventBackend, Backend: &core.BackendEvent{
+		Kind: core.EventApplied, Seq: 1, Entity: 1, Epoch: 2, Command: record.State.Pending,
+	}})
+	if p := record.Jobs[0].State.Phase; p != core.JobFlushing {
+		t.Fatalf("the job is %s, want flushing", p)
+	}
+	// The daemon dies before the suspend message is on record.
+	record.State.Residency, record.State.Pending = core.Resident, 0
+	c = sched.New(sched.Config{})
+	live(c, sched.Event{Kind: sched.EventRestore, Record: &record})
+	live(c, sched.Event{Kind: sched.EventUp, Held: []sched.Held{{Entity: 1, Epoch: 2, Applied: record.State.Commands}}})
+	if p := record.Jobs[0].State.Phase; p != core.JobFlushing {
+		t.Errorf("the job is %s after the restart, want flushing", p)
+	}
+}

@@ -276,6 +276,7 @@ func (c *Core) dispatch(e *entity) {
 			e.barrier++
 		}
 		if j.state.Cursor >= j.spec.Workgroups() {
+			j.state.Epoch = e.state.Epoch // its turn came in this epoch: a restart finds that on record
 			c.ranToEnd(e, j)
 			continue
 		}
