@@ -11,14 +11,18 @@
 //     synced as one transaction, and the report of a sync may be lost. A sync
 //     may fail, with the bytes on disk or not; every later one fails then until
 //     the records were loaded again;
-//   - the transport: one ordered stream of commands and of numbered events in
-//     each session. It may delay both as long as it likes, and break. Commands
-//     under way are then lost, or arrive late with the number of their session;
-//     events come again until they are acknowledged. Within a session a stream
-//     neither drops, reorders nor doubles. Samples of progress are not numbered:
-//     they are dropped, doubled and overtaken. Answers about images come beside
-//     the stream, in any order across entities. Reports of epochs that are over
-//     are repeated at random;
+//   - the transport: a stream of commands and one of numbered events in each
+//     session. It may delay both as long as it likes, and break. Commands under
+//     way are then lost, or arrive late with the number of their session; events
+//     come again until they are acknowledged. Within a session commands are
+//     doubled, and overtake those of other entities. An event that is missing or
+//     overtaken breaks the session, because its number shows it (sdk/host).
+//     Left out is a command that is lost, or overtakes one of its own entity,
+//     while its session lives: an ordered stream delivers all it was given or
+//     ends. Samples of progress are not numbered: they are dropped, doubled and
+//     overtaken. Answers about images come beside the stream, in any order
+//     across entities. Reports that were taken, of this epoch and of those that
+//     are over, are repeated at random;
 //   - the plugin: a lane for each entity, which takes commands in order and
 //     carries them out when it likes, so that entities overtake each other. It
 //     refuses creates, runs, properties and messages, is late, hangs, loses

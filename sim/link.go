@@ -23,13 +23,28 @@ type link struct {
 	upTo core.EventSeq
 }
 
-// carryCommand has the next command arrive.
+// carryCommand has the next command arrive: the oldest, or that of another
+// entity before its turn. It may arrive again later.
 func (w *world) carryCommand() {
-	if l := w.link; l != nil && len(l.down) > 0 {
-		p := l.down[0]
-		l.down = l.down[1:]
-		w.receive(p)
+	l := w.link
+	if l == nil || len(l.down) == 0 {
+		return
 	}
+	i := 0
+	if !w.healing && w.chance(6) {
+		entity := l.down[w.rand.IntN(len(l.down))].command.Entity
+		i = slices.IndexFunc(l.down, func(p packet) bool { return p.command.Entity == entity })
+		if i > 0 {
+			w.counts["command overtakes"]++
+		}
+	}
+	p := l.down[i]
+	l.down = slices.Delete(l.down, i, i+1)
+	if !w.healing && w.chance(20) {
+		w.counts["command doubled"]++
+		l.down = slices.Insert(l.down, w.rand.IntN(len(l.down)+1), p)
+	}
+	w.receive(p)
 }
 
 // carryAck has the next acknowledgement arrive.
@@ -46,10 +61,17 @@ func (w *world) carryAck() {
 	}
 }
 
-// carryEvent has the next numbered event arrive.
+// carryEvent has the next numbered event arrive. One that is missing, or comes
+// before its turn, shows by its number: then the session ends, as the host ends
+// it, and all that was not acknowledged comes again.
 func (w *world) carryEvent() {
 	l := w.link
 	if l == nil || w.daemon == nil {
+		return
+	}
+	if n := len(w.plant.events); n > 0 && w.plant.events[n-1].Seq > l.upTo && !w.healing && w.chance(200) {
+		w.counts["event missing"]++
+		w.breakLink()
 		return
 	}
 	for i := range w.plant.events {
@@ -79,16 +101,22 @@ func (w *world) carryProgress() {
 	}
 }
 
-// oldReport repeats a report of an epoch that is over, or one that was taken.
+// oldReport repeats a report of an epoch that is over, or one of the present
+// epoch that was taken.
 func (w *world) oldReport() {
 	if w.daemon == nil || w.link == nil || len(w.old) == 0 {
 		return
 	}
 	ev := w.old[w.rand.IntN(len(w.old))]
-	if s, known := w.daemon.states[ev.Entity]; !known || ev.Epoch >= s.Epoch {
+	s, known := w.daemon.states[ev.Entity]
+	switch {
+	case known && ev.Epoch < s.Epoch:
+		w.counts["old report"]++
+	case known && ev.Epoch == s.Epoch && ev.Seq <= w.link.upTo:
+		w.counts["report doubled"]++
+	default:
 		return
 	}
-	w.counts["old report"]++
 	ev.Seq = 0
 	_ = w.daemon.step(sched.Event{Kind: sched.EventBackend, Backend: &ev})
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // stepsMax is how many steps with faults a run takes.
-const stepsMax = 1200
+const stepsMax = 3000
 
 // Result is what a run found.
 type Result struct {

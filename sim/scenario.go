@@ -22,7 +22,7 @@ const otherDevice core.EntityID = 1 << 32
 // addEntity records a new entity with its first image, then tells the schedulers.
 func (w *world) addEntity() {
 	d := w.daemon
-	if d == nil || d.rebuilding || len(w.entities) >= 5 {
+	if d == nil || d.rebuilding || len(w.entities) >= 6 {
 		return
 	}
 	id := w.nextEntity
@@ -66,7 +66,7 @@ func (w *world) draw(d *daemon, e *entity, seq core.JobSeq) *job {
 		Grid: [3]uint32{1 + w.rand.Uint32N(12), 1, 1}, Flush: w.chance(5),
 	}}
 	s := j.spec
-	if w.chance(5) {
+	if w.chance(8) {
 		j.trait = []trait{traps, hangs, hangsSeen, unloadable, slow, slow}[w.rand.IntN(6)]
 		j.at = w.rand.Uint64N(s.Workgroups())
 	}

@@ -124,7 +124,7 @@ func (w *world) begin() {
 	for i, a := range actions {
 		w.weights[i] = a.weight
 		if a.optional { // some runs are without it, some full of it
-			w.weights[i] = a.weight * []int{0, 1, 1, 4}[w.rand.IntN(4)]
+			w.weights[i] = a.weight * []int{0, 0, 1, 3}[w.rand.IntN(4)]
 		}
 	}
 	w.startDaemon()
@@ -161,38 +161,38 @@ type action struct {
 }
 
 var actions = []action{
-	{"sync", 60, false, func(w *world) { w.medium.sync(w, 1+w.rand.IntN(3)) }},
-	{"report", 60, false, func(w *world) { w.medium.report() }},
-	{"answer", 60, false, (*world).answer},
-	{"command", 80, false, (*world).carryCommand},
-	{"event", 80, false, (*world).carryEvent},
-	{"ack", 30, false, (*world).carryAck},
-	{"progress", 40, false, (*world).carryProgress},
-	{"lane", 90, false, (*world).laneStep},
-	{"execute", 80, false, (*world).execute},
-	{"start instance", 30, false, (*world).startInstance},
-	{"connect", 40, false, (*world).connect},
-	{"start daemon", 30, false, (*world).startDaemon},
-	{"tick", 8, false, (*world).tick},
+	{"sync", 240, false, func(w *world) { w.medium.sync(w, 1+w.rand.IntN(3)) }},
+	{"report", 240, false, func(w *world) { w.medium.report() }},
+	{"answer", 200, false, (*world).answer},
+	{"command", 240, false, (*world).carryCommand},
+	{"event", 240, false, (*world).carryEvent},
+	{"ack", 60, false, (*world).carryAck},
+	{"progress", 160, false, (*world).carryProgress},
+	{"lane", 240, false, (*world).laneStep},
+	{"execute", 240, false, (*world).execute},
+	{"start instance", 60, false, (*world).startInstance},
+	{"connect", 60, false, (*world).connect},
+	{"start daemon", 60, false, (*world).startDaemon},
+	{"tick", 30, false, (*world).tick},
 	{"wait", 3, true, (*world).wait},
 	{"submit", 24, false, (*world).submit},
 	{"feed", 10, false, (*world).feed},
 
 	{"cancel", 3, true, (*world).cancel},
 	{"suspend", 4, true, func(w *world) { w.goal(core.GoalSuspend) }},
-	{"run", 8, false, func(w *world) { w.goal(core.GoalRun) }},
+	{"run", 30, false, func(w *world) { w.goal(core.GoalRun) }},
 	{"close", 1, true, func(w *world) { w.goal(core.GoalClose) }},
 	{"properties", 3, true, (*world).properties},
 	{"extend", 3, true, (*world).extend},
 	{"message", 5, true, (*world).message},
 	{"preempt", 3, true, (*world).preempt},
-	{"release", 5, false, (*world).release},
+	{"release", 24, false, (*world).release},
 	{"stop", 3, true, (*world).stop},
-	{"start", 5, false, (*world).start},
+	{"start", 24, false, (*world).start},
 	{"limits", 2, true, (*world).limits},
-	{"signal", 5, true, (*world).signal},
-	{"forget", 2, true, (*world).forget},
-	{"add entity", 2, true, (*world).addEntity},
+	{"signal", 12, false, (*world).signal},
+	{"forget", 6, true, (*world).forget},
+	{"add entity", 4, false, (*world).addEntity},
 
 	{"crash daemon", 1, true, (*world).crashDaemon},
 	{"kill instance", 1, true, (*world).killInstance},
