@@ -3,6 +3,11 @@
 package sim
 
 import (
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"testing"
 
 	"github.com/gpuwm/gpuwm/core/sched"
@@ -39,5 +44,38 @@ func TestMutants(t *testing.T) {
 				t.Errorf("not found in %d seeds", mutantSeeds)
 			})
 		}
+	}
+}
+
+// mutantsMin is how many mistakes are planted in each group at least.
+const mutantsMin = 2
+
+// TestMutantsAreListed: every mistake planted in the schedulers is in a group
+// above once, none is listed that is not planted, and no group is thin.
+func TestMutantsAreListed(t *testing.T) {
+	planted := make(map[string]bool)
+	files, err := filepath.Glob("../core/sched/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range files {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`mutated\("([a-z-]+)"\)`).FindAllSubmatch(content, -1) {
+			planted[string(m[1])] = true
+		}
+	}
+	var listed []string
+	for group, names := range mutants {
+		if len(names) < mutantsMin {
+			t.Errorf("%s: %d mistakes, at least %d", group, len(names), mutantsMin)
+		}
+		listed = append(listed, names...)
+	}
+	slices.Sort(listed)
+	if want := slices.Sorted(maps.Keys(planted)); !slices.Equal(listed, want) {
+		t.Errorf("listed %q, planted %q", listed, want)
 	}
 }

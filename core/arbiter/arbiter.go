@@ -154,7 +154,7 @@ func (a *Arbiter) Wake(id core.EntityID) error {
 	}
 	a.advance()
 	// A lead out of range is that of who slept until the virtual time had wrapped around.
-	if lead := e.v.over(a.floor); lead < 0 || uint64(lead) > a.debt {
+	if lead := e.v.over(a.floor); (lead < 0 || uint64(lead) > a.debt) && !mutated("credit-for-sleep") || mutated("forget-lead") {
 		e.v = a.floor
 	}
 	if e.fresh {
@@ -197,7 +197,11 @@ func (a *Arbiter) Charge(id core.EntityID, used time.Duration) error {
 	}
 	used = min(used, chargeMax)
 	e.used = min(e.used+used, chargeMax)
-	e.v += vtime(strides[e.level] * uint64(used))
+	if mutated("ignore-weights") {
+		e.v += vtime(strideNormal * uint64(used))
+	} else {
+		e.v += vtime(strides[e.level] * uint64(used))
+	}
 	if a.quiet && e.runnable {
 		a.fade(used)
 	}

@@ -110,7 +110,7 @@ func (a *Arbiter) preempt() {
 func (a *Arbiter) victim(e *entity) (slot int, barred bool) {
 	slot = nowhere
 	for s, h := range a.seats {
-		if h == nil || !h.runnable || a.now.Sub(h.since) < a.config.MinRun {
+		if h == nil || !h.runnable || a.now.Sub(h.since) < a.config.MinRun && !mutated("preempt-in-min-run") {
 			continue
 		}
 		lead, turn := h.v.over(e.v), a.turn(h)
@@ -141,7 +141,9 @@ func (a *Arbiter) rejoin() {
 // settle puts in line who was evicted, and keeps the bounds.
 func (a *Arbiter) settle() {
 	for _, e := range a.evicted {
-		a.enqueue(e)
+		if !mutated("lose-evicted") {
+			a.enqueue(e)
+		}
 	}
 	clear(a.evicted)
 	clear(a.previous)

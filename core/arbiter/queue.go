@@ -55,6 +55,9 @@ func (q *lines) first(closed [levels]bool) *entity {
 // before orders the waiting: least virtual time, then the higher priority, then
 // who has waited longer. No two are equal.
 func (e *entity) before(f *entity) bool {
+	if mutated("strict-levels") && e.level != f.level {
+		return e.level < f.level
+	}
 	if d := e.v.over(f.v); d != 0 {
 		return d < 0
 	}
