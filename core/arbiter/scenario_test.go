@@ -83,6 +83,28 @@ func TestTwoClients(t *testing.T) {
 	}
 }
 
+// TestTwoClientsTwoSlots is the same sets with a slot for each: nobody waits, and
+// nobody is moved.
+func TestTwoClientsTwoSlots(t *testing.T) {
+	for _, set := range twoClients {
+		d := newDevice(t, usual, 2, set.a(), set.b())
+		d.bounded = true
+		d.run(time.Second)
+		for k, c := range d.clients {
+			if late := percentile(c.latencies, 100); late != 0 {
+				t.Errorf("%s: client %d waited for %v", set.name, k, late)
+			}
+			// One that does not wait for its jobs fills its slot if they are enough.
+			if !c.sync && c.work >= 8*ms && c.executed < time.Second-d.step {
+				t.Errorf("%s: client %d executed %v of a second", set.name, k, c.executed)
+			}
+		}
+		if d.moves != 2 {
+			t.Errorf("%s: %d moves, want one for each client", set.name, d.moves)
+		}
+	}
+}
+
 // TestTwoClientsTick is the saturated sets as a driver with a tick of 10 ms and
 // moves that cost 200 µs sees them: turns are long and coarse, so the weights
 // hold over ten seconds.
