@@ -24,5 +24,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) == 3 && args[0] == "plugin" && args[1] == "serve" {
 		return wire.ServePlugin(args[2], stderr)
 	}
-	return cli.Main(cli.App{Run: wire.Run, Environment: wire.Environment}, args, stdin, stdout, stderr)
+	return cli.Main(cli.App{
+		Run: wire.Run, Environment: wire.Environment, Plugins: wire.Plugins, Trace: wire.Trace,
+	}, args, stdin, stdout, stderr)
 }

@@ -22,6 +22,15 @@ type App struct {
 	// Environment returns what deployment files are checked against; the output
 	// directory and the configured plugins are added here. May be nil.
 	Environment func(*configs.Settings) configs.Env
+	// Plugins lists the known plugins by name.
+	Plugins func(*configs.Settings) ([]PluginView, error)
+	// PluginTest runs the conformance kit. Errors are of the run itself; what the
+	// kit finds is in the report.
+	PluginTest func(context.Context, PluginTestRequest) (PluginReport, error)
+	// PluginNew writes a module and returns its files.
+	PluginNew func(PluginNewRequest) ([]string, error)
+	// Trace reads the trace of a device.
+	Trace func(context.Context, TraceRequest) error
 	// Lookup reads an environment variable; nil means os.LookupEnv.
 	Lookup func(string) (string, bool)
 	// Now is the clock of the progress; nil means time.Now.
@@ -95,7 +104,7 @@ func (c *command) root() *cobra.Command {
 	flags.Var(&wordFlag{words: configs.SettingsWords(configs.KeyLogFormat)}, configs.KeyLogFormat, "log format: text or json (default text)")
 	c.output = OutputTable
 	flags.VarP(&wordFlag{words: []string{OutputTable, OutputJSON}, value: &c.output}, "output", "o", "output format: table or json")
-	root.AddCommand(c.runVerb(), c.configVerb(), c.versionVerb())
+	root.AddCommand(c.runVerb(), c.configVerb(), c.pluginVerb(), c.traceVerb(), c.versionVerb())
 	return root
 }
 

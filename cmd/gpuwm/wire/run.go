@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -85,24 +84,11 @@ func Run(ctx context.Context, request cli.RunRequest) ([]cli.JobView, error) {
 }
 
 func newLauncher(s settingsOf, log hclog.Logger) (*host.Launcher, error) {
-	self, err := os.Executable()
+	commands, err := executables(s)
 	if err != nil {
-		return nil, fmt.Errorf("find this program: %w", err)
+		return nil, err
 	}
-	executables := make(map[string]host.Command)
-	for _, name := range builtinNames() {
-		executables[name] = host.Command{Path: self, Args: []string{"plugin", "serve", name}}
-	}
-	for name, p := range s.Plugins {
-		cmd := host.Command{Path: p.Path}
-		if p.Digest != (core.Digest{}) {
-			cmd.Digest = &p.Digest
-		}
-		executables[name] = cmd
-	}
-	return host.NewLauncher(host.Config{
-		Executables: executables, Dir: filepath.Join(s.DataDir, "instances"), Lease: runLease, Log: log,
-	})
+	return host.NewLauncher(host.Config{Executables: commands, Dir: instancesDir(s), Lease: runLease, Log: log})
 }
 
 func (r *runner) run(ctx context.Context) ([]cli.JobView, error) {
