@@ -1,7 +1,9 @@
 package sched_test
 
 import (
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -24,8 +26,8 @@ func (in *input) next() uint64 {
 func (in *input) below(n uint64) uint64 { return in.next() % n }
 
 // FuzzStep gives a Core whatever sequence of events the bytes say, from a
-// hostile plugin, a confused manager and users at once: it never panics, and
-// its counts and states are right after every step.
+// hostile plugin, a confused manager and users at once, with crashes in between:
+// it never panics, and its counts and states are right after every step.
 func FuzzStep(f *testing.F) {
 	f.Add([]byte{1, 1, 0, 2, 1, 1, 15, 0, 17, 1, 1, 1})
 	f.Add([]byte("create run started completed suspend save resume destroy"))
@@ -45,21 +47,70 @@ func TestStepAnything(t *testing.T) {
 	}
 }
 
+// fuzzConfig has small limits, so that short scripts meet them.
+var fuzzConfig = sched.Config{
+	Credits: 4, QueueMax: 4, Answer: 50, Preempt: 30, MinRun: 2, Silence: 60, Retry: 3,
+	ReplayMax: 40, ReplayJobsMax: 3, LossesMax: 3, SaveTries: 2, ExtensionsMax: 1, MessagesMax: 2,
+}
+
+// fuzzRecords are what a Core has had committed, by entity.
+type fuzzRecords map[core.EntityID]*core.EntityRecord
+
+// take commits what one step decided.
+func (r fuzzRecords) take(ev *sched.Event, err error, out *sched.Batch) {
+	switch {
+	case err != nil:
+	case ev.Kind == sched.EventRestore:
+		r[ev.Entity] = &core.EntityRecord{Spec: ev.Record.Spec, State: ev.Record.State}
+	case ev.Kind == sched.EventSubmit:
+		e := r[ev.Spec.Entity]
+		e.Jobs = append(e.Jobs, core.JobRecord{Spec: ev.Spec})
+	case ev.Kind == sched.EventForget:
+		delete(r, ev.Entity)
+	}
+	for _, s := range out.Entities {
+		if e := r[s.ID]; e != nil {
+			e.State = s
+		}
+	}
+	for _, s := range out.Jobs {
+		if e := r[s.Entity]; e != nil {
+			e.Jobs[slices.IndexFunc(e.Jobs, func(j core.JobRecord) bool { return j.Spec.ID == s.ID })].State = s
+		}
+	}
+}
+
+// restart returns a Core rebuilt from the records.
+func (r fuzzRecords) restart(t *testing.T, now core.Instant, out *sched.Batch) *sched.Core {
+	c := sched.New(fuzzConfig)
+	for _, id := range slices.Sorted(maps.Keys(r)) {
+		rec := *r[id]
+		ev := sched.Event{Kind: sched.EventRestore, Now: now, Entity: id, Record: &rec}
+		if err := c.Step(&ev, out); err != nil {
+			t.Fatal(err)
+		}
+		fuzzRecords{id: r[id]}.take(&sched.Event{}, nil, out)
+	}
+	return c
+}
+
 func runScript(t *testing.T, script []byte) {
 	in := &input{bytes: script}
-	c := sched.New(sched.Config{
-		Credits: 4, QueueMax: 4, Answer: 50, Preempt: 30, MinRun: 2, Silence: 60, Retry: 3,
-		ReplayMax: 40, ReplayJobsMax: 3, LossesMax: 3, SaveTries: 2, ExtensionsMax: 1, MessagesMax: 2,
-	})
+	c := sched.New(fuzzConfig)
+	records := make(fuzzRecords)
 	var out sched.Batch
 	now := core.Instant(1)
 	seq := make(map[core.EntityID]core.JobSeq)
 	commands := make(map[core.EntityID]core.Command)
 	for len(in.bytes) > 0 {
 		now += core.Instant(in.below(8))
+		if in.below(32) == 31 {
+			c = records.restart(t, now, &out)
+		}
 		ev := fuzzEvent(in, seq, commands)
 		ev.Now = now
 		err := c.Step(&ev, &out)
+		records.take(&ev, err, &out)
 		if ev.Kind == sched.EventSubmit && err == nil {
 			seq[ev.Spec.Entity] = ev.Spec.Seq
 		}
