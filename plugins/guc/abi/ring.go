@@ -100,6 +100,19 @@ func (s *Sender) Send(fence Fence, hxg []uint32) error {
 	if len(hxg) == 0 || len(hxg) > DwordsMax {
 		return wire(ErrorTooLarge, "ctb message of %d dwords", len(hxg))
 	}
+	return s.write(CTBHeader{Fence: fence, Dwords: uint8(len(hxg))}.Encode(), hxg)
+}
+
+// SendRaw is Send for a message whose header dword is taken as it is, right or
+// wrong. It is for emulators that inject faults.
+func (s *Sender) SendRaw(header uint32, hxg []uint32) error {
+	if len(hxg) > DwordsMax {
+		return wire(ErrorTooLarge, "ctb message of %d dwords", len(hxg))
+	}
+	return s.write(header, hxg)
+}
+
+func (s *Sender) write(header uint32, hxg []uint32) error {
 	if status := s.ring.Status(); status != 0 {
 		return broken(0, "ctb status %#x", status)
 	}
@@ -121,7 +134,7 @@ func (s *Sender) Send(fence Fence, hxg []uint32) error {
 		return err
 	}
 	mask := s.ring.Dwords - 1
-	s.ring.Buffer.Store(s.tail, CTBHeader{Fence: fence, Dwords: uint8(len(hxg))}.Encode())
+	s.ring.Buffer.Store(s.tail, header)
 	for i, dw := range hxg {
 		s.ring.Buffer.Store((s.tail+1+uint32(i))&mask, dw)
 	}
@@ -129,6 +142,9 @@ func (s *Sender) Send(fence Fence, hxg []uint32) error {
 	s.ring.Desc.Store(DescTail, s.tail)
 	return nil
 }
+
+// Mark sets status bits in the descriptor; every later Send refuses.
+func (s *Sender) Mark(status Status) { s.ring.Mark(status) }
 
 // Room reports whether a message of so many HXG dwords would fit now.
 func (s *Sender) Room(dwords int) (bool, error) {
@@ -227,6 +243,9 @@ func (r *Receiver) Receive() (fence Fence, hxg []uint32, ok bool, err error) {
 	}
 	return 0, nil, false, nil
 }
+
+// Mark sets status bits in the descriptor; every later Receive refuses, but for StatusDisabled.
+func (r *Receiver) Mark(status Status) { r.ring.Mark(status) }
 
 func (r *Receiver) advance(head uint32) {
 	r.head = head

@@ -14,14 +14,8 @@ type channel struct {
 	open       bool
 	h2g        *abi.Receiver
 	g2h        *abi.Sender
-	// queue holds messages that found no room, oldest first.
-	queue []message
-}
-
-// message is one CT message.
-type message struct {
-	fence abi.Fence
-	hxg   []uint32
+	// queue holds messages that found no room, oldest first, header dword first.
+	queue [][]uint32
 }
 
 // descriptorAlign and bufferAlign are what the addresses are multiples of.
@@ -115,14 +109,15 @@ func (f *Firmware) ring(desc, addr, size abi.KLVKey) (abi.Ring, error) {
 }
 
 // closeChannel forgets both rings.
-func (f *Firmware) closeChannel() { f.ct = channel{} }
+func (f *Firmware) closeChannel() { f.ct, f.injected.held = channel{}, nil }
 
 // takeH2G takes what the ring holds, in order and bounded, and reports whether
 // there was anything.
 func (f *Firmware) takeH2G() bool {
 	worked := false
 	for range f.cfg.MessagesMax {
-		if !f.ct.open || f.phase != phaseReady || len(f.ct.queue) >= f.cfg.QueueMax {
+		if !f.ct.open || f.phase != phaseReady || len(f.ct.queue) >= f.cfg.QueueMax ||
+			f.injected.deaf || f.injected.blocked || f.injected.doom != nil {
 			break
 		}
 		if now := f.cfg.Clock.Now(); f.h2gAt > now {
@@ -149,14 +144,18 @@ func (f *Firmware) takeH2G() bool {
 func (f *Firmware) breakChannel() {
 	f.counters.Broken++
 	f.ct.open, f.ct.queue = false, nil
-	f.cfg.Trace.Add("H2G", func([]uint32) string { return "ring corrupt, channel closed" })
+	f.note("H2G", func([]uint32) string { return "ring corrupt, channel closed" })
 }
 
 // receive is the one place where an H2G message enters.
 func (f *Firmware) receive(fence abi.Fence, hxg []uint32) {
 	f.counters.H2G++
-	f.cfg.Trace.Add("H2G", abi.Describe, hxg...)
-	p, err := abi.Parse(hxg)
+	f.note("H2G", abi.Describe, hxg...)
+	f.injectH2G(fence, hxg)
+}
+
+// process carries out one message; err is what abi.Parse said.
+func (f *Firmware) process(fence abi.Fence, p abi.Packet, err error) {
 	if p.Origin != abi.OriginHost || p.Type != abi.TypeRequest && p.Type != abi.TypeEvent && p.Type != abi.TypeFastRequest {
 		f.markH2G(abi.StatusUnderflow)
 		f.breakChannel()
@@ -168,13 +167,20 @@ func (f *Firmware) receive(fence abi.Fence, hxg []uint32) {
 	} else {
 		reply = f.handle(p)
 	}
+	f.answer(fence, p.Type, reply)
+}
+
+// answer sends the reply to a message of that type: always to a request, never
+// to an event, to a fast request only when it was not accepted.
+func (f *Firmware) answer(fence abi.Fence, t abi.Type, reply abi.Packet) {
 	switch {
-	case reply.Type == abi.TypeFailure && p.Type == abi.TypeEvent:
+	case reply.Type == abi.TypeFailure && t == abi.TypeEvent:
 		f.counters.RefusedEvents++
+	case t == abi.TypeEvent:
 	case reply.Type == abi.TypeFailure:
 		f.counters.Refused++
 		f.reply(fence, reply)
-	case p.Type == abi.TypeRequest:
+	case t == abi.TypeRequest || reply.Type != abi.TypeSuccess:
 		f.reply(fence, reply)
 	}
 }
@@ -189,16 +195,22 @@ func (f *Firmware) markH2G(s abi.Status) {
 // event queues an unsolicited message; its fence is 0.
 func (f *Firmware) event(b abi.Body) { f.reply(0, abi.GUCEvent(b)) }
 
-// reply is the one place where a G2H message leaves. What finds no room waits,
-// in order.
+// reply sends a G2H message.
 func (f *Firmware) reply(fence abi.Fence, p abi.Packet) {
+	words := p.Append(make([]uint32, 1, 8))
+	words[0] = abi.CTBHeader{Fence: fence, Dwords: uint8(len(words) - 1)}.Encode()
+	f.injectG2H(p, words)
+}
+
+// emit is the one place where a G2H message leaves, header dword first. What
+// finds no room waits, in order.
+func (f *Firmware) emit(words []uint32) {
 	if !f.ct.open {
 		f.counters.G2HDropped++
 		return
 	}
-	m := message{fence, p.Dwords()}
-	f.cfg.Trace.Add("G2H", abi.Describe, m.hxg...)
-	f.ct.queue = append(f.ct.queue, m)
+	f.note("G2H", abi.Describe, words[1:]...)
+	f.ct.queue = append(f.ct.queue, words)
 	f.flush()
 	if len(f.ct.queue) > 0 {
 		f.counters.G2HQueued++
@@ -210,7 +222,7 @@ func (f *Firmware) flush() bool {
 	sent := 0
 	for sent < len(f.ct.queue) {
 		m := f.ct.queue[sent]
-		err := f.ct.g2h.Send(m.fence, m.hxg)
+		err := f.ct.g2h.SendRaw(m[0], m[1:])
 		if errors.Is(err, abi.ErrNoRoom) {
 			break
 		}
@@ -225,7 +237,7 @@ func (f *Firmware) flush() bool {
 		return false
 	}
 	f.ct.queue = append(f.ct.queue[:0], f.ct.queue[sent:]...)
-	f.cfg.Ports.Interrupt.Raise()
+	f.interrupt(irqMessage, hw.NoID)
 	return true
 }
 

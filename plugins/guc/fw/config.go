@@ -42,6 +42,8 @@ type Config struct {
 	Clock  hw.Clock
 	// Trace takes every message; nil takes none.
 	Trace *hw.Trace
+	// Faults is what goes wrong on purpose (see NewFaults); nil is nothing.
+	Faults *hw.Faults
 	// Classes gives the logical instances of each engine class, 1 to 32; nil
 	// means one compute instance.
 	Classes map[abi.EngineClass]int
@@ -124,4 +126,6 @@ type Counters struct {
 	Batches, Interrupts uint64
 	// Broken counts H2G rings that were found corrupt.
 	Broken uint64
+	// Faults counts what the fault plan hit.
+	Faults uint64
 }

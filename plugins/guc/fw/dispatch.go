@@ -66,13 +66,14 @@ func (f *Firmware) startBatch(in *instance, cmd abi.Command, dwords uint32) (boo
 	r.base.Status, r.base.Cause, r.base.Detail = hw.StatusRunning, hw.CauseNone, ""
 	f.report(in, r.base)
 	in.g.regs.Store(abi.RegRingHead, in.head)
-	exec, err := f.cfg.Engine.Start(work, func() {
+	exec, err := f.startEngine(in.g, work, func() {
 		r.ended.Store(true)
 		f.wake.Raise()
 	})
 	if err != nil {
 		var fe *core.FaultError
-		if !errors.As(err, &fe) {
+		var u *unmapped
+		if !errors.As(err, &fe) && !errors.As(err, &u) {
 			err = &core.FaultError{Cause: core.CauseDevice, Detail: err.Error()}
 		}
 		return false, err

@@ -159,7 +159,7 @@ func (f *Firmware) command(in *instance, cmd abi.Command, dwords uint32) (starte
 		in.arbOff = !cmd.On
 	case abi.OpUserInterrupt:
 		f.counters.Interrupts++
-		f.cfg.Ports.Interrupt.Raise()
+		f.interrupt(irqUser, uint64(in.g.id))
 	case abi.OpStoreDataImm, abi.OpFlush:
 		return false, f.store(in, cmd, cmd.Value)
 	case abi.OpStoreRegister:

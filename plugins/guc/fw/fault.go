@@ -11,6 +11,9 @@ import (
 // hangDetail is what the descriptor says of a context that did not leave.
 const hangDetail = "no preemption point within the preemption timeout"
 
+// errInjected is a memory error that the fault plan made.
+var errInjected = errors.New("injected memory error")
+
 // unmapped says that an address is in no mapping.
 type unmapped struct{ err error }
 
@@ -106,8 +109,12 @@ func (f *Firmware) force(in *instance) {
 		in.preemptAt = never
 		return
 	}
+	rules, lost := f.meet(PointEngineReset, "", uint64(in.g.id))
+	if lost {
+		return
+	}
 	a, ok := in.run.exec.(aborter)
-	if !ok {
+	if !ok || len(rules) > 0 {
 		f.engineFailed(in)
 		return
 	}

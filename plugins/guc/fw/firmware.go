@@ -49,6 +49,7 @@ type Firmware struct {
 	classes  []*engineClass
 	spaces   uint64
 	kernels  kernelCache
+	injected injected
 	// noEngineReset is the global flag: a context that will not preempt stays.
 	noEngineReset bool
 	// extendedCat says that the host opted in to the type of CAT errors.
@@ -124,6 +125,9 @@ func (f *Firmware) pass() bool {
 	if f.phase == phaseFrozen {
 		return false
 	}
+	if f.takeDoom() {
+		return true
+	}
 	worked := f.flush()
 	if f.phase == phaseDead {
 		return f.reap() || worked
@@ -196,7 +200,7 @@ func (f *Firmware) after(d time.Duration, do func()) {
 func (f *Firmware) expire() bool {
 	now := f.cfg.Clock.Now()
 	worked := false
-	for len(f.later) > 0 && f.later[0].at <= now {
+	for len(f.later) > 0 && f.later[0].at <= now && f.injected.doom == nil {
 		do := f.later[0].do
 		f.later = f.later[1:]
 		do()
@@ -204,7 +208,7 @@ func (f *Firmware) expire() bool {
 	}
 	for _, c := range f.classes {
 		for _, in := range c.instances {
-			if f.phase == phaseDead {
+			if f.phase == phaseDead || f.injected.doom != nil {
 				return true
 			}
 			worked = f.expireInstance(in, now) || worked
@@ -264,7 +268,7 @@ func (f *Firmware) shutdown() error {
 func (f *Firmware) Reload(e engine.Engine) {
 	f.stopAll(true)
 	f.closeChannel()
-	f.later = nil
+	f.later, f.injected = nil, injected{}
 	if e != nil {
 		f.cfg.Engine = e
 		f.kernels = kernelCache{}
@@ -316,10 +320,16 @@ func (f *Firmware) Crash(exception bool) {
 	f.die()
 }
 
+// note traces something.
+func (f *Firmware) note(kind string, decode func([]uint32) string, words ...uint32) {
+	f.cfg.Trace.Add(kind, decode, words...)
+}
+
 // die makes the firmware mute; only messages that already wait still leave.
 func (f *Firmware) die() {
 	f.phase = phaseDead
 	f.later = nil
+	f.injected.doom = nil
 	f.stopAll(false)
 }
 

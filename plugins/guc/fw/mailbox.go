@@ -2,6 +2,7 @@ package fw
 
 import (
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
 // mailbox is the state of the MMIO channel.
@@ -42,7 +43,7 @@ func (f *Firmware) takeMailbox() bool {
 	if box[0] == 0 || box[0]>>31 == uint32(abi.OriginGUC) {
 		return true // The notification was for the CT buffers.
 	}
-	f.cfg.Trace.Add("MMIO", describeBox, box[:]...)
+	f.note("MMIO", describeBox, box[:]...)
 	if f.phase == phaseDraining && !f.mailbox.busy {
 		return true // Reloading: nobody listens.
 	}
@@ -55,7 +56,7 @@ func (f *Firmware) takeMailbox() bool {
 	case p.Type != abi.TypeRequest:
 		f.answerMailbox(abi.FailureReply(abi.ErrorProtocol, 0))
 	default:
-		f.answerMailbox(f.mailboxRequest(p.Body))
+		f.injectMMIO(p.Body.Action(), func() { f.answerMailbox(f.mailboxRequest(p.Body)) })
 	}
 	return true
 }
@@ -89,7 +90,7 @@ func (f *Firmware) mailboxRequest(b abi.Body) abi.Packet {
 // softReset forgets all contexts. When something is on an engine it answers
 // busy, and success later.
 func (f *Firmware) softReset() abi.Packet {
-	f.later = nil
+	f.later, f.injected.blocked, f.injected.held = nil, false, nil
 	if f.quiet() {
 		f.forgetContexts()
 		return abi.SuccessReply(0)
@@ -111,17 +112,22 @@ func (f *Firmware) softReset() abi.Packet {
 	return abi.BusyReply(0)
 }
 
-// answerMailbox writes a reply, the word that the host polls last.
+// answerMailbox writes a reply.
 func (f *Firmware) answerMailbox(p abi.Packet) {
 	box, err := abi.AppendMMIO(p)
 	if err != nil {
 		box, _ = abi.AppendMMIO(abi.FailureReply(abi.ErrorTooLarge, 0))
 	}
-	f.cfg.Trace.Add("MMIO", describeBox, box[:]...)
+	f.note("MMIO", describeBox, box[:]...)
+	f.writeBox(box)
+	f.interrupt(irqMailbox, hw.NoID)
+}
+
+// writeBox writes the registers, the word that the host polls last.
+func (f *Firmware) writeBox(box [abi.MMIODwords]uint32) {
 	for i := abi.MMIODwords - 1; i >= 0; i-- {
 		f.cfg.Ports.Registers.Store(abi.RegScratch+4*uint32(i), box[i])
 	}
-	f.cfg.Ports.Interrupt.Raise()
 }
 
 // refuse tells an action that is known and not modelled from an unknown one.
