@@ -314,6 +314,9 @@ func (w *world) checkExecute(l *lane, j *job) {
 	}
 	for _, o := range w.entities[l.id].jobs {
 		p := w.recorded(o.spec.ID)
+		if r := w.medium.jobs[o.spec.ID]; r.Stopping != "" && r.Run == 0 {
+			continue // taken out of the ring for good; its outcome waits for those before it
+		}
 		if o.spec.Seq < j.spec.Seq && !o.refused && l.live.memory.of(o.spec.ID) != o.spec.Workgroups() &&
 			(!p.Final() || p == core.JobCompleted) {
 			w.problem("job %d executes before job %d (%s)", j.spec.ID, o.spec.ID, p)
