@@ -157,7 +157,7 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Cl
 	if err != nil {
 		return nil, err
 	}
-	registers, err := hw.NewRegisters(arena, abi.RegWindow)
+	registers, err := hw.NewRegisters(arena, abi.RegWindows[:]...)
 	if err != nil {
 		return nil, errors.Join(err, arena.Close())
 	}

@@ -46,7 +46,7 @@ func firmwareProcess() error {
 	if err != nil {
 		return err
 	}
-	registers, err := hw.NewRegisters(arena, abi.RegWindow)
+	registers, err := hw.NewRegisters(arena, abi.RegWindows[:]...)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func startFirmware(t *testing.T, failed func(error)) *driver.Driver {
 	for _, f := range child.ExtraFiles {
 		f.Close()
 	}
-	registers, err := hw.NewRegisters(arena, abi.RegWindow)
+	registers, err := hw.NewRegisters(arena, abi.RegWindows[:]...)
 	must(err)
 	doorbell, err := hw.PipeLine(nil, bellW)
 	must(err)

@@ -49,7 +49,7 @@ func newWorld(t fatal, tweak func(*driver.Config)) (*world, func()) {
 	if w.arena, err = hw.NewArena(256 << 20); err != nil {
 		t.Fatal(err)
 	}
-	registers, err := hw.NewRegisters(w.arena, abi.RegWindow)
+	registers, err := hw.NewRegisters(w.arena, abi.RegWindows[:]...)
 	if err != nil {
 		t.Fatal(err)
 	}

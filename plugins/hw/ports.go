@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -166,29 +167,38 @@ func (p *PipeEnd) Close() error {
 	return err
 }
 
-// Registers is a window of PageSize bytes of a vendor's register space. It
-// lies at RegisterPage of the arena, so that both sides see the same registers.
+// Registers are windows of PageSize bytes of a vendor's register space. They
+// lie at RegisterPage of the arena and behind it, so that both sides see the
+// same registers.
 type Registers struct {
-	arena  *Arena
-	window uint32
+	arena   *Arena
+	windows []uint32
 }
 
-// NewRegisters places the register offsets [window, window+PageSize) in the
-// register page. window must be a multiple of PageSize; errors wrap ErrInvalid.
-func NewRegisters(a *Arena, window uint32) (*Registers, error) {
-	if uint64(window)%PageSize != 0 {
-		return nil, fmt.Errorf("register window %#x: %w", window, ErrInvalid)
+// NewRegisters places the register offsets [window, window+PageSize) of each
+// window in pages of the arena, one after the other; both sides name the same windows
+// in the same order. Each must be a multiple of PageSize, and they must fit below
+// MemoryBase; errors wrap ErrInvalid.
+func NewRegisters(a *Arena, windows ...uint32) (*Registers, error) {
+	if len(windows) == 0 || uint64(len(windows)) > (MemoryBase-RegisterPage)/PageSize {
+		return nil, fmt.Errorf("%d register windows: %w", len(windows), ErrInvalid)
 	}
-	return &Registers{arena: a, window: window}, nil
+	for i, window := range windows {
+		if uint64(window)%PageSize != 0 || slices.Contains(windows[:i], window) {
+			return nil, fmt.Errorf("register window %#x: %w", window, ErrInvalid)
+		}
+	}
+	return &Registers{arena: a, windows: slices.Clone(windows)}, nil
 }
 
 // Load reads the 32-bit register at the vendor's offset. As on a bus, an
-// unaligned offset or one outside of the window reads as all ones.
+// unaligned offset or one outside of the windows reads as all ones.
 func (r *Registers) Load(offset uint32) uint32 {
-	if !r.inside(offset) {
+	addr, ok := r.address(offset)
+	if !ok {
 		return 0xFFFFFFFF
 	}
-	v, err := r.arena.Load32(RegisterPage + uint64(offset-r.window))
+	v, err := r.arena.Load32(addr)
 	if err != nil {
 		return 0xFFFFFFFF
 	}
@@ -197,12 +207,17 @@ func (r *Registers) Load(offset uint32) uint32 {
 
 // Store writes a register. As on a bus, a write that goes nowhere is lost.
 func (r *Registers) Store(offset uint32, v uint32) {
-	if r.inside(offset) {
-		_ = r.arena.Store32(RegisterPage+uint64(offset-r.window), v)
+	if addr, ok := r.address(offset); ok {
+		_ = r.arena.Store32(addr, v)
 	}
 }
 
-// inside reports whether the offset is a register of the window.
-func (r *Registers) inside(offset uint32) bool {
-	return offset >= r.window && uint64(offset-r.window) < PageSize && offset%4 == 0
+// address returns where the register lies in the arena, false when no window has it.
+func (r *Registers) address(offset uint32) (uint64, bool) {
+	for i, window := range r.windows {
+		if offset >= window && uint64(offset-window) < PageSize && offset%4 == 0 {
+			return RegisterPage + uint64(i)*PageSize + uint64(offset-window), true
+		}
+	}
+	return 0, false
 }

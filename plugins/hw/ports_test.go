@@ -121,6 +121,20 @@ func TestRegisters(t *testing.T) {
 			t.Errorf("register %#x reads %#x", off, v)
 		}
 	}
+	two, err := NewRegisters(a, 0x190000, 0x9000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.Store(0x9000, 7)
+	two.Store(0x190000, 8)
+	if two.Load(0x9000) != 7 || r.Load(0x190000) != 8 || r.Load(0x9000) != 0xFFFFFFFF || two.Load(0xA000) != 0xFFFFFFFF {
+		t.Error("windows overlap")
+	}
+	for _, bad := range [][]uint32{nil, {0x9000, 0x9000}, make([]uint32, 17)} {
+		if _, err := NewRegisters(a, bad...); !errors.Is(err, ErrInvalid) {
+			t.Errorf("windows %#x: %v", bad, err)
+		}
+	}
 	if _, err := NewRegisters(a, 0x190240); !errors.Is(err, ErrInvalid) {
 		t.Errorf("odd window: %v", err)
 	}

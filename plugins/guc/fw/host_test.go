@@ -49,7 +49,7 @@ func newHost(t testing.TB, change func(*fw.Config)) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { arena.Close() })
-	regs, err := hw.NewRegisters(arena, 0x190000)
+	regs, err := hw.NewRegisters(arena, abi.RegWindows[:]...)
 	if err != nil {
 		t.Fatal(err)
 	}
