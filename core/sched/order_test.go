@@ -16,9 +16,9 @@ func depends(policy core.DependencyPolicy, fences ...core.Fence) func(*core.JobS
 	}
 }
 
-// TestNewDependencyPolicies: what the failure of a dependency means is the
+// TestPolicyIsTheDependencys: what the failure of a dependency means is the
 // dependency's own affair.
-func TestNewDependencyPolicies(t *testing.T) {
+func TestPolicyIsTheDependencys(t *testing.T) {
 	for _, c := range []struct {
 		policy core.DependencyPolicy
 		phase  core.JobPhase
@@ -49,8 +49,8 @@ func TestNewDependencyPolicies(t *testing.T) {
 	}
 }
 
-// TestNewDependencyRefused: a fence that could never signal is refused at submit.
-func TestNewDependencyRefused(t *testing.T) {
+// TestDependencyRefused: a fence that could never signal is refused at submit.
+func TestDependencyRefused(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1}, core.EntitySpec{ID: 2, Mode: core.ModeLongRunning})
 	r.mustSubmit(t, bedJobSpec(2, 1, 1))
 	for _, c := range []struct {
@@ -69,9 +69,9 @@ func TestNewDependencyRefused(t *testing.T) {
 	r.must(t, Event{Kind: EventSubmit, LongRunning: []core.Fence{foreign}, Spec: bedJobSpec(2, 2, 1, depends("", foreign))})
 }
 
-// TestNewForeignFenceSignalledOnce: the first outcome of another device's job is
+// TestForeignFenceSignalledOnce: the first outcome of another device's job is
 // the one that counts, also for jobs submitted later.
-func TestNewForeignFenceSignalledOnce(t *testing.T) {
+func TestForeignFenceSignalledOnce(t *testing.T) {
 	f := core.Fence{Timeline: 9, Seq: 1}
 	r := newBed(bedConfig, core.EntitySpec{ID: 1})
 	r.start()
@@ -82,9 +82,9 @@ func TestNewForeignFenceSignalledOnce(t *testing.T) {
 	r.check(t, 101, core.JobCompleted, core.CauseNone)
 }
 
-// TestNewOutcomesInOrder: a cancelled queued job waits for the outcomes of its
+// TestOutcomesInOrder: a cancelled queued job waits for the outcomes of its
 // predecessors, and not for its own dependencies.
-func TestNewOutcomesInOrder(t *testing.T) {
+func TestOutcomesInOrder(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1})
 	r.start()
 	r.mustSubmit(t, bedJobSpec(1, 1, 5), bedJobSpec(1, 2, 5, depends("", core.Fence{Timeline: 9, Seq: 1})), bedJobSpec(1, 3, 2))
@@ -101,9 +101,9 @@ func TestNewOutcomesInOrder(t *testing.T) {
 	r.clean(t)
 }
 
-// TestNewCancelBehindARunningJob: a job taken out of the ring behind one that
+// TestCancelBehindARunningJob: a job taken out of the ring behind one that
 // goes on does not drive the entity off the hardware again and again.
-func TestNewCancelBehindARunningJob(t *testing.T) {
+func TestCancelBehindARunningJob(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1, Mode: core.ModeLongRunning})
 	r.start()
 	r.mustSubmit(t, bedJobSpec(1, 1, 100), bedJobSpec(1, 2, 5))
@@ -128,9 +128,9 @@ func TestNewCancelBehindARunningJob(t *testing.T) {
 	r.clean(t)
 }
 
-// TestNewCancelOfARefusedRun: a job that was to be cancelled and then never
+// TestCancelOfARefusedRun: a job that was to be cancelled and then never
 // entered the ring ends at once.
-func TestNewCancelOfARefusedRun(t *testing.T) {
+func TestCancelOfARefusedRun(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1})
 	r.start()
 	r.mustSubmit(t, bedJobSpec(1, 1, 5))
@@ -147,8 +147,8 @@ func TestNewCancelOfARefusedRun(t *testing.T) {
 	r.check(t, 101, core.JobCancelled, core.CauseUser)
 }
 
-// TestNewExtensions: a verdict of progress moves the timeout, a bounded number of times.
-func TestNewExtensions(t *testing.T) {
+// TestExtensionMovesTheTimeout: a verdict of progress moves the timeout, a bounded number of times.
+func TestExtensionMovesTheTimeout(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1})
 	r.start()
 	r.mustSubmit(t, bedJobSpec(1, 1, 100, func(s *core.JobSpec) { s.Timeout = 5 * time.Millisecond }))
@@ -175,9 +175,9 @@ func TestNewExtensions(t *testing.T) {
 	r.clean(t)
 }
 
-// TestNewQueueDeadline: only the wait until a job is sent counts, and not the
+// TestOnlyTheFirstWaitCounts: only the wait until a job is sent counts, and not the
 // one after its entity came back from a loss.
-func TestNewQueueDeadline(t *testing.T) {
+func TestOnlyTheFirstWaitCounts(t *testing.T) {
 	limit := func(s *core.JobSpec) { s.QueueTimeout = 20 * time.Millisecond }
 	r := newBed(bedConfig, core.EntitySpec{ID: 1, OnFailure: core.OnFailureContinue})
 	r.start()
@@ -197,9 +197,9 @@ func TestNewQueueDeadline(t *testing.T) {
 	r.clean(t)
 }
 
-// TestNewLimits: jobs in flight keep what they hold when the ring shrinks; the
+// TestRingShrinks: jobs in flight keep what they hold when the ring shrinks; the
 // next ones wait, and a job that fits no more runs alone.
-func TestNewLimits(t *testing.T) {
+func TestRingShrinks(t *testing.T) {
 	credits := func(n uint32) func(*core.JobSpec) { return func(s *core.JobSpec) { s.Credits = n } }
 	r := newBed(bedConfig, core.EntitySpec{ID: 1})
 	r.start()
@@ -235,10 +235,10 @@ func TestNewLimits(t *testing.T) {
 	r.clean(t)
 }
 
-// TestNewReplayRefused: when a completed job may not be replayed, its entity is
+// TestReplayRefused: when a completed job may not be replayed, its entity is
 // rebuilt anew, also when the daemon crashes right after: nothing runs in a
 // memory that lacks what was completed.
-func TestNewReplayRefused(t *testing.T) {
+func TestReplayRefused(t *testing.T) {
 	for _, crash := range []bool{false, true} {
 		r := newBed(bedConfig, core.EntitySpec{ID: 1})
 		r.start()

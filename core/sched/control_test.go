@@ -8,9 +8,9 @@ import (
 	"github.com/gpuwm/gpuwm/core"
 )
 
-// TestNewSilence: a backend that says nothing of a job that executes is restarted,
+// TestSilentBackendIsRestarted: a backend that says nothing of a job that executes is restarted,
 // and its entity is a victim; an idle entity may be silent.
-func TestNewSilence(t *testing.T) {
+func TestSilentBackendIsRestarted(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1, Mode: core.ModeLongRunning})
 	r.start()
 	r.mustSubmit(t, bedJobSpec(1, 1, 3))
@@ -49,9 +49,9 @@ func TestNewSilence(t *testing.T) {
 	r.clean(t)
 }
 
-// TestNewLatePreemption: who does not leave the hardware in time is guilty, its
+// TestLatePreemptionSparesNeighbours: who does not leave the hardware in time is guilty, its
 // neighbours are victims.
-func TestNewLatePreemption(t *testing.T) {
+func TestLatePreemptionSparesNeighbours(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1, Mode: core.ModeLongRunning}, core.EntitySpec{ID: 2})
 	r.start()
 	r.mustSubmit(t, bedJobSpec(1, 1, 9), bedJobSpec(1, 2, 9), bedJobSpec(2, 1, 9))
@@ -83,9 +83,9 @@ func (r *bed) say(id core.MessageID, b Barrier) error {
 	return r.step(Event{Kind: EventMessage, Entity: 1, MessageID: id, Message: core.MessageBackend, Barrier: b, Payload: fmt.Append(nil, id)})
 }
 
-// TestNewMessages: first in, first out; barriers; a limit; held while away; the
+// TestMessagesOverALife: first in, first out; barriers; a limit; held while away; the
 // reply that is lost with the instance; close.
-func TestNewMessages(t *testing.T) {
+func TestMessagesOverALife(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1})
 	replies := func(want string) {
 		t.Helper()
@@ -158,10 +158,10 @@ func (r *bed) readies() string {
 	return got
 }
 
-// TestNewWaves: a waiter hears once that all it waits for are off the hardware;
+// TestWavesHoldUntilAllLetGo: a waiter hears once that all it waits for are off the hardware;
 // none of them executes before the release, whoever else lets go; and those that
 // are away, or new, do not begin meanwhile.
-func TestNewWaves(t *testing.T) {
+func TestWavesHoldUntilAllLetGo(t *testing.T) {
 	specs := []core.EntitySpec{{ID: 1, Mode: core.ModeLongRunning}, {ID: 2, Mode: core.ModeLongRunning}}
 	r := newBed(bedConfig, specs...)
 	r.start()
@@ -202,9 +202,9 @@ func TestNewWaves(t *testing.T) {
 	r.clean(t)
 }
 
-// TestNewWaveTakesNoJobsHostage: a job that is cancelled while its entity waits
+// TestWaveTakesNoJobsHostage: a job that is cancelled while its entity waits
 // off the hardware gets its outcome there, and a checkpoint is taken there.
-func TestNewWaveTakesNoJobsHostage(t *testing.T) {
+func TestWaveTakesNoJobsHostage(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1, Mode: core.ModeLongRunning, Properties: core.Properties{Checkpoint: 25 * time.Millisecond}})
 	r.start()
 	r.mustSubmit(t, bedJobSpec(1, 1, 9))
@@ -225,9 +225,9 @@ func TestNewWaveTakesNoJobsHostage(t *testing.T) {
 	r.clean(t)
 }
 
-// TestNewMinimumRun: an entity executes for a while between two suspends, unless
+// TestMinimumRunBetweenSuspends: an entity executes for a while between two suspends, unless
 // it is closed.
-func TestNewMinimumRun(t *testing.T) {
+func TestMinimumRunBetweenSuspends(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1, Mode: core.ModeLongRunning}, core.EntitySpec{ID: 2})
 	r.start()
 	r.mustSubmit(t, bedJobSpec(1, 1, 9), bedJobSpec(2, 1, 9))
@@ -295,9 +295,9 @@ var residenciesAll = []core.Residency{
 	core.Away, core.Creating, core.Resident, core.Suspending, core.Suspended, core.Saving, core.Resuming, core.Leaving,
 }
 
-// TestNewStopBarrier: in every residency a stop ends with one notice, no command
+// TestStopInEveryResidency: in every residency a stop ends with one notice, no command
 // follows it, and the start lets all go on as if nothing had been.
-func TestNewStopBarrier(t *testing.T) {
+func TestStopInEveryResidency(t *testing.T) {
 	for _, residency := range residenciesAll {
 		t.Run(string(residency), func(t *testing.T) {
 			r := stopIn(t, residency)
@@ -337,9 +337,9 @@ func TestNewStopBarrier(t *testing.T) {
 	}
 }
 
-// TestNewStopSurvivesTheInstance: a stop whose barrier was under way when the
+// TestStopSurvivesTheInstance: a stop whose barrier was under way when the
 // instance ended is reached: nothing can happen any more.
-func TestNewStopSurvivesTheInstance(t *testing.T) {
+func TestStopSurvivesTheInstance(t *testing.T) {
 	for _, residency := range residenciesAll[1:] {
 		t.Run(string(residency), func(t *testing.T) {
 			r := stopIn(t, residency)
@@ -357,9 +357,9 @@ func TestNewStopSurvivesTheInstance(t *testing.T) {
 	}
 }
 
-// TestNewPropertiesCoalesce: changes while a message is under way become one, the
+// TestLastPropertiesArrive: changes while a message is under way become one, the
 // last; an entity that is away gets them with its create.
-func TestNewPropertiesCoalesce(t *testing.T) {
+func TestLastPropertiesArrive(t *testing.T) {
 	r := newBed(bedConfig, core.EntitySpec{ID: 1})
 	r.start()
 	r.mustSubmit(t, bedJobSpec(1, 1, 9))
@@ -391,9 +391,9 @@ func TestNewPropertiesCoalesce(t *testing.T) {
 	r.clean(t)
 }
 
-// TestNewStaleSave: the answer to a save of an earlier life says nothing of the
+// TestStaleSave: the answer to a save of an earlier life says nothing of the
 // present one, whose image has the same number.
-func TestNewStaleSave(t *testing.T) {
+func TestStaleSave(t *testing.T) {
 	r := stopIn(t, core.Saving)
 	old := r.saves[0]
 	r.gone()
