@@ -228,8 +228,7 @@ func (c *Core) handleEntity(e *entity, ev *Event) error {
 	case EventStop:
 		c.stopEntity(e)
 	case EventStart:
-		e.halt = haltNone
-		c.touch(e)
+		c.startEntity(e)
 	case EventForget:
 		return c.forget(e)
 	case EventSaved:
@@ -300,11 +299,24 @@ func (c *Core) limits(credits uint32) error {
 	return nil
 }
 
+// device changes the state of the device along the table.
+func (c *Core) device(to string) {
+	from := deviceDown
+	switch {
+	case c.restarting:
+		from = deviceRestarting
+	case c.up:
+		from = deviceUp
+	}
+	controlled("device", DeviceTransitions, from, to)
+	c.up, c.restarting = to != deviceDown, to == deviceRestarting
+}
+
 // restart asks for a new instance, once.
 func (c *Core) restart(reason string) {
 	if c.restarting || !c.up {
 		return
 	}
-	c.restarting = true
+	c.device(deviceRestarting)
 	c.out.Effects = append(c.out.Effects, Effect{Kind: EffectRestart, Reason: reason})
 }

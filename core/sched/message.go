@@ -18,6 +18,13 @@ type message struct {
 	seq   core.CommandSeq
 }
 
+func (m *message) state() string {
+	if m.seq != 0 {
+		return messageSent
+	}
+	return messageWaiting
+}
+
 // message queues a message. Messages of an entity are sent one at a time, in
 // order, whether jobs are blocked or not, and are held while the entity is off
 // the device.
@@ -46,6 +53,7 @@ func (c *Core) sendMessage(e *entity) {
 	if m.seq != 0 || m.barrier == BarrierAfter && !mutated("message-overtakes-job") && e.first < len(e.jobs) && e.jobs[e.first].spec.Seq <= m.after {
 		return
 	}
+	controlled("message", MessageTransitions, m.state(), messageSent)
 	m.seq = c.command(e, core.Command{Kind: core.CommandMessage, Message: m.kind, Payload: m.payload})
 	c.expectReply(e)
 	c.record(e)
@@ -93,6 +101,7 @@ func (c *Core) replied(e *entity, ev *core.BackendEvent) bool {
 // answer ends the first message.
 func (c *Core) answer(e *entity, reply []byte, why string) {
 	m := e.messages[0]
+	controlled("message", MessageTransitions, m.state(), messageAnswered)
 	e.messages = e.messages[1:]
 	c.gotReply(e)
 	c.out.Notices = append(c.out.Notices, Notice{

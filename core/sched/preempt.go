@@ -62,6 +62,13 @@ func (c *Core) tellWaves() {
 	}
 }
 
+func (w *wave) state() string {
+	if w.told {
+		return waveTold
+	}
+	return waveAsked
+}
+
 func (w *wave) has(e *entity) bool { _, in := w.entities[e]; return in }
 
 func (c *Core) tell(w *wave) {
@@ -73,6 +80,7 @@ func (c *Core) tell(w *wave) {
 			return
 		}
 	}
+	controlled("wave", WaveTransitions, w.state(), waveTold)
 	w.told = true
 	c.out.Notices = append(c.out.Notices, Notice{Kind: PreemptReady, Waiter: w.waiter})
 }
@@ -93,6 +101,7 @@ func (c *Core) releaseWave(waiter uint64) {
 	if w == nil {
 		return
 	}
+	controlled("wave", WaveTransitions, w.state(), waveReleased)
 	delete(c.waves, waiter)
 	for _, e := range c.order { // in order, so that the same events give the same batch
 		if _, in := w.entities[e]; in {
@@ -122,14 +131,31 @@ const (
 	haltDone
 )
 
+func (h halt) String() string { return [...]string{"running", "stopping", "stopped"}[h] }
+
+// setHalt changes the stop barrier along the table.
+func (e *entity) setHalt(to halt) {
+	controlled("stop", StopTransitions, e.halt.String(), to.String())
+	e.halt = to
+}
+
 // stopEntity begins the stop barrier. Reports are still taken, and what they
 // decide waits for EventStart.
 func (c *Core) stopEntity(e *entity) {
 	if e.halt != haltNone {
 		return
 	}
-	e.halt, e.haltSeq = haltAsked, 0
+	e.setHalt(haltAsked)
+	e.haltSeq = 0
 	c.gotReply(e)
+}
+
+// startEntity ends the stop. The answer to its barrier may still come.
+func (c *Core) startEntity(e *entity) {
+	if e.halt != haltNone {
+		e.setHalt(haltNone)
+		c.touch(e)
+	}
 }
 
 // halted reports whether the entity is stopped, and sends the barrier when it
@@ -152,7 +178,7 @@ func (c *Core) haltReached(e *entity) {
 	e.haltSeq = 0
 	c.gotReply(e)
 	if e.halt == haltAsked {
-		e.halt = haltDone
+		e.setHalt(haltDone)
 		c.out.Notices = append(c.out.Notices, Notice{Kind: Stopped, Entity: e.spec.ID, State: e.state.Residency})
 	}
 }

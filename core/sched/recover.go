@@ -89,7 +89,7 @@ func (c *Core) restoreJob(e *entity, rec core.JobRecord) {
 // that the instance does not hold any more is a victim; what it holds beyond
 // the records is destroyed.
 func (c *Core) sessionUp(ev *Event) {
-	c.up, c.restarting = true, false
+	c.device(deviceUp)
 	c.out.NewSession = true
 	if ev.Credits != 0 {
 		c.config.Credits = ev.Credits
@@ -201,7 +201,7 @@ func (c *Core) pendingCommand(e *entity) core.Command {
 
 // instanceGone: everything on the instance is lost; nobody is to blame for that.
 func (c *Core) instanceGone(usage map[core.UsageKey]uint64) {
-	c.up, c.restarting = false, false
+	c.device(deviceDown)
 	for _, e := range c.order {
 		if e.state.Residency == core.Away {
 			continue

@@ -64,6 +64,77 @@ var JobTransitions = []JobTransition{
 	{core.JobFlushing, core.JobQueued, "instance gone before the image was committed, or closed"},
 }
 
+// ControlTransition is one legal change of what has few states and no record of
+// its own: the device, a stop, a wave, a message.
+type ControlTransition struct {
+	From, To, On string
+}
+
+// The states of the device: no instance is known to run, a session is open, a
+// restart was asked for. Nothing is sent but while a session is open.
+const (
+	deviceDown       = "down"
+	deviceUp         = "up"
+	deviceRestarting = "restarting"
+)
+
+// DeviceTransitions are all legal changes of the device.
+var DeviceTransitions = []ControlTransition{
+	{deviceDown, deviceUp, "session opened"},
+	{deviceUp, deviceUp, "a new session with the same instance"},
+	{deviceUp, deviceRestarting, "device failed, answer late, entity silent"},
+	{deviceUp, deviceDown, "instance gone"},
+	{deviceRestarting, deviceUp, "a new session before the instance ended"},
+	{deviceRestarting, deviceDown, "instance gone"},
+	{deviceDown, deviceDown, "instance gone that never had a session"},
+}
+
+// StopTransitions are all legal changes of an entity's stop barrier.
+var StopTransitions = []ControlTransition{
+	{haltNone.String(), haltAsked.String(), "stop"},
+	{haltAsked.String(), haltDone.String(), "the last command was carried out, or the entity is away"},
+	{haltAsked.String(), haltNone.String(), "start"},
+	{haltDone.String(), haltNone.String(), "start"},
+}
+
+// The states of a wave; released, it is forgotten.
+const (
+	waveAsked    = "asked"
+	waveTold     = "told"
+	waveReleased = "released"
+)
+
+// WaveTransitions are all legal changes of a wave.
+var WaveTransitions = []ControlTransition{
+	{waveAsked, waveTold, "every entity is off the hardware"},
+	{waveAsked, waveReleased, "release, as who waited gave up"},
+	{waveTold, waveReleased, "release"},
+}
+
+// The states of a message of the backend's own kind; answered, it is forgotten.
+const (
+	messageWaiting  = "waiting"
+	messageSent     = "sent"
+	messageAnswered = "answered"
+)
+
+// MessageTransitions are all legal changes of a message.
+var MessageTransitions = []ControlTransition{
+	{messageWaiting, messageSent, "its turn, the entity is resident, and the barrier allows it"},
+	{messageWaiting, messageAnswered, "entity closed, banned or forgotten"},
+	{messageSent, messageAnswered, "reply, refusal, entity left its instance"},
+}
+
+// controlled panics when the table does not have the change: that is a bug of ours.
+func controlled(noun string, table []ControlTransition, from, to string) {
+	for i := range table {
+		if table[i].From == from && table[i].To == to {
+			return
+		}
+	}
+	panic(&core.TransitionError{Noun: noun, From: from, Event: "to " + to})
+}
+
 // legal and legalJob are the tables as matrices: the check is on the path of
 // every job, and comparing a few constants is cheaper than hashing them.
 var (

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 )
@@ -28,6 +29,113 @@ func TestStatesPage(t *testing.T) {
 	if string(have) != page {
 		t.Errorf("docs/scheduler-states.md does not show the tables of core/sched: run `go generate ./core/sched`")
 	}
+}
+
+// controlMachines are the small state machines with their first and last states.
+var controlMachines = []struct {
+	title, begin, end string
+	table             []ControlTransition
+}{
+	{"The device", deviceDown, "", DeviceTransitions},
+	{"Stop barrier of an entity", haltNone.String(), "", StopTransitions},
+	{"A wave: somebody who waits for the hardware", waveAsked, waveReleased, WaveTransitions},
+	{"A message of the backend's own kind", messageWaiting, messageAnswered, MessageTransitions},
+}
+
+// TestControlTransitions drives every row of the small tables once.
+func TestControlTransitions(t *testing.T) {
+	r := newBed(bedConfig, core.EntitySpec{ID: 1})
+	has := func(what, got, want string) {
+		t.Helper()
+		if got != want {
+			t.Fatalf("%s is %s, want %s", what, got, want)
+		}
+	}
+	e := func() *entity { return r.core.entities[1] }
+	wave := func() string {
+		if w := r.core.waves[7]; w != nil {
+			return w.state()
+		}
+		return waveReleased
+	}
+	message := func() string {
+		if m := e().messages; len(m) > 0 {
+			return m[0].state()
+		}
+		return messageAnswered
+	}
+	device := func() string {
+		switch {
+		case r.core.restarting:
+			return deviceRestarting
+		case r.core.up:
+			return deviceUp
+		}
+		return deviceDown
+	}
+	send := func(id core.MessageID) {
+		r.must(t, Event{Kind: EventMessage, Entity: 1, MessageID: id, Message: core.MessageBackend})
+	}
+
+	has("device", device(), deviceDown)
+	r.must(t, Event{Kind: EventGone})
+	has("device", device(), deviceDown)
+	r.start()
+	has("device", device(), deviceUp)
+	r.must(t, Event{Kind: EventUp})
+	has("device", device(), deviceUp)
+
+	send(1)
+	has("message", message(), messageWaiting)
+	for r.commit() || r.take(false) || r.deliver() {
+		if message() == messageSent {
+			break
+		}
+	}
+	has("message", message(), messageSent)
+
+	r.must(t, Event{Kind: EventPreempt, Waiter: 7})
+	has("wave", wave(), waveAsked)
+	r.must(t, Event{Kind: EventRelease, Waiter: 7})
+	has("wave", wave(), waveReleased)
+	r.must(t, Event{Kind: EventPreempt, Waiter: 7})
+	for r.commit() || r.take(false) || r.deliver() {
+	}
+	has("message", message(), messageAnswered)
+	r.tick(bedConfig.MinRun + time.Millisecond)
+	for r.commit() || r.take(false) || r.deliver() {
+	}
+	has("wave", wave(), waveTold)
+	r.must(t, Event{Kind: EventRelease, Waiter: 7})
+	has("wave", wave(), waveReleased)
+
+	r.must(t, Event{Kind: EventStop, Entity: 1})
+	has("stop", e().halt.String(), haltAsked.String())
+	r.must(t, Event{Kind: EventStart, Entity: 1})
+	has("stop", e().halt.String(), haltNone.String())
+	r.must(t, Event{Kind: EventStop, Entity: 1})
+	for r.commit() || r.take(false) || r.deliver() {
+	}
+	has("stop", e().halt.String(), haltDone.String())
+	r.must(t, Event{Kind: EventStart, Entity: 1})
+	has("stop", e().halt.String(), haltNone.String())
+
+	dead := core.BackendEvent{Kind: core.EventDeviceHealth, Error: "dead"}
+	r.must(t, Event{Kind: EventBackend, Backend: &dead})
+	has("device", device(), deviceRestarting)
+	r.must(t, Event{Kind: EventUp})
+	has("device", device(), deviceUp)
+	r.must(t, Event{Kind: EventBackend, Backend: &dead})
+	r.must(t, Event{Kind: EventGone})
+	has("device", device(), deviceDown)
+	r.start()
+	r.gone()
+	has("device", device(), deviceDown)
+
+	send(2)
+	has("message", message(), messageWaiting)
+	r.must(t, Event{Kind: EventGoal, Entity: 1, Goal: core.GoalClose})
+	has("message", message(), messageAnswered)
 }
 
 func renderStates() string {
@@ -53,7 +161,17 @@ func renderStates() string {
 	for _, p := range ends {
 		fmt.Fprintf(&b, "    %s --> [*]\n", name(string(p)))
 	}
-	b.WriteString("```\n")
+	b.WriteString("```\n\nThe rest is not recorded: a restart begins it anew.\n")
+	for _, m := range controlMachines {
+		fmt.Fprintf(&b, "\n## %s\n\n```mermaid\nstateDiagram-v2\n    [*] --> %s\n", m.title, m.begin)
+		for _, row := range m.table {
+			fmt.Fprintf(&b, "    %s --> %s: %s\n", row.From, row.To, row.On)
+		}
+		if m.end != "" {
+			fmt.Fprintf(&b, "    %s --> [*]\n", m.end)
+		}
+		b.WriteString("```\n")
+	}
 	return b.String()
 }
 
@@ -122,6 +240,8 @@ func TestIllegalMovePanics(t *testing.T) {
 	for name, f := range map[string]func(){
 		"move":  func() { c.move(e, core.Saving) },
 		"phase": func() { c.phase(e, j, core.JobQueued) },
+		"stop":  func() { e.setHalt(haltDone) },
+		"wave":  func() { controlled("wave", WaveTransitions, waveTold, waveAsked) },
 	} {
 		func() {
 			defer func() {
