@@ -182,10 +182,11 @@ func (p *Progress) Close() {
 	_, _ = io.WriteString(p.w, b.String())
 }
 
-// erase moves to the first of the drawn lines and clears them all.
+// erase moves to the first of the drawn lines and clears them all. The cursor may
+// stand behind a ^C that the terminal has echoed.
 func (p *Progress) erase(b *strings.Builder) {
 	if p.mu.drawn > 0 {
-		fmt.Fprintf(b, "\x1b[%dA\x1b[J", p.mu.drawn)
+		fmt.Fprintf(b, "\r\x1b[%dA\x1b[J", p.mu.drawn)
 		p.mu.drawn = 0
 	}
 }
