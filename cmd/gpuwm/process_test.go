@@ -148,6 +148,40 @@ func (p *process) await(pattern *regexp.Regexp) error {
 	}
 }
 
+// until returns when the condition holds, which it looks at again and again: no
+// event tells it.
+func (p *process) until(what string, holds func() bool) error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	limit := time.After(patience)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-p.done:
+			return fmt.Errorf("process ended before: %s\n%s", what, p.stderr())
+		case <-limit:
+			return fmt.Errorf("not within %s: %s\n%s", patience, what, p.stderr())
+		}
+	}
+	return nil
+}
+
+// held returns when the process has stopped itself.
+func (p *process) held() error {
+	return p.until("gpuwm stopped", func() bool { return stopped(p.cmd.Process.Pid) })
+}
+
+// stopped reports whether a process was stopped by a signal.
+func stopped(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false // gone
+	}
+	// The name before the state is in parentheses and may hold any.
+	_, rest, _ := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+	return strings.HasPrefix(rest, "T")
+}
+
 // stderr returns all lines so far.
 func (p *process) stderr() string {
 	p.mu.Lock()

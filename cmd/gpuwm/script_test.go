@@ -30,8 +30,12 @@ var kernels = []string{
 //
 //	gpuwm CODE ARG...          run gpuwm to its end, which must have that exit code
 //	start NAME ARG...          start gpuwm in the background
+//	hold NAME POINT ARG...     the same, and wait until it has stopped itself at a crash point; SIGCONT lets it go on
+//	held NAME                  wait until it has stopped itself again; POINT may be several with commas between them
+//	hold-plugin NAME DIR POINT ARG...   the same for the plugin that works for a data directory
+//	go-on DIR                  SIGCONT to the plugins of a data directory
 //	await NAME REGEXP          wait until a line of its standard error matches, from the last match on
-//	signal NAME SIGNAL...      INT, TERM, HUP or KILL
+//	signal NAME SIGNAL...      INT, TERM, HUP, KILL or CONT
 //	insist NAME SIGNAL         send a signal again and again until the end
 //	end NAME CODE              wait for its end; CODE may be `killed`; stdout and stderr are then its own
 //	job FILE JOB CONDITION...  check a job in JSON output: state=completed executed>=100 error~regexp
@@ -42,8 +46,12 @@ var kernels = []string{
 //	u64 FILE INDEX VALUE       a little-endian word of a file
 //	count FILE NUMBER REGEXP   so many matches
 //	turns LOG ENTITY JOB ENTITY JOB   the two worked side by side
+//
+// What must happen in the middle of a job is done while a process is held:
+// whoever awaits a line only may come when the job is over.
 func TestScripts(t *testing.T) {
 	gpuwm := binary(t, gpuwmBinary)
+	crash := binary(t, crashBinary)
 	plugin := binary(t, pluginBinary)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
@@ -54,14 +62,14 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			env.Vars = append(append(env.Vars, environment(home, runtime)...), "EXECUTABLE="+gpuwm, "PLUGIN="+plugin)
+			env.Vars = append(append(env.Vars, environment(home, runtime)...), "EXECUTABLE="+gpuwm, "CRASH="+crash, "PLUGIN="+plugin)
 			started := &background{processes: make(map[string]*process)}
 			env.Values[started.key()] = started
 			env.Defer(func() { started.clean(env.WorkDir) })
 			return linkKernels(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"gpuwm": cmdGpuwm, "start": cmdStart, "await": cmdAwait, "signal": cmdSignal, "insist": cmdInsist, "end": cmdEnd, "job": cmdJob,
+			"gpuwm": cmdGpuwm, "start": cmdStart, "hold": cmdHold, "held": cmdHeld, "hold-plugin": cmdHoldPlugin, "go-on": cmdGoOn, "await": cmdAwait, "signal": cmdSignal, "insist": cmdInsist, "end": cmdEnd, "job": cmdJob,
 			"plugins": cmdPlugins, "plugin-pid": cmdPluginPID, "kill-plugins": cmdKillPlugins, "same": cmdSame, "u64": cmdU64,
 			"count": cmdCount, "turns": cmdTurns,
 		},
@@ -129,15 +137,21 @@ func want(ts *testscript.TestScript, neg bool, args []string, count int, usage s
 	}
 }
 
-func launch(ts *testscript.TestScript, name string, args []string) *process {
+// launch starts gpuwm; with points, it or its plugin stops there.
+func launch(ts *testscript.TestScript, name, points string, args []string) *process {
 	var env []string
+	path := ts.Getenv("EXECUTABLE")
+	if points != "" {
+		path = ts.Getenv("CRASH")
+		env = append(env, "GPUWM_STOP="+points)
+	}
 	for _, v := range []string{"PATH", "HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR",
 		"GPUWM_DATA_DIR", "GPUWM_OUTPUT", "GPUWM_OUTPUT_DIR", "GPUWM_LOG_LEVEL", "GPUWM_LOG_FORMAT", "GPUWM_CONFIG", "GPUWM_RESTART"} {
 		if value := ts.Getenv(v); value != "" {
 			env = append(env, v+"="+value)
 		}
 	}
-	p, err := start(ts.Getenv("EXECUTABLE"), ts.MkAbs("."), env, args, nil)
+	p, err := start(path, ts.MkAbs("."), env, args, nil)
 	ts.Check(err)
 	ts.Value(backgroundKey{}).(*background).add(name, p)
 	return p
@@ -159,12 +173,35 @@ func finish(ts *testscript.TestScript, p *process, want string) {
 
 func cmdGpuwm(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 1, "gpuwm CODE ARG...")
-	finish(ts, launch(ts, "gpuwm", args[1:]), args[0])
+	finish(ts, launch(ts, "gpuwm", "", args[1:]), args[0])
 }
 
 func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	want(ts, neg, args, 2, "start NAME ARG...")
-	launch(ts, args[0], args[1:])
+	launch(ts, args[0], "", args[1:])
+}
+
+func cmdHold(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 3, "hold NAME POINT ARG...")
+	ts.Check(launch(ts, args[0], args[1], args[2:]).held())
+}
+
+func cmdHeld(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "held NAME")
+	ts.Check(of(ts, args[0]).held())
+}
+
+func cmdHoldPlugin(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 4, "hold-plugin NAME DIR POINT ARG...")
+	p, dir := launch(ts, args[0], args[2], args[3:]), ts.MkAbs(args[1])
+	ts.Check(p.until("plugin stopped", func() bool { return slices.ContainsFunc(plugins(dir), stopped) }))
+}
+
+func cmdGoOn(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "go-on DIR")
+	for _, pid := range plugins(ts.MkAbs(args[0])) {
+		ts.Check(syscall.Kill(pid, syscall.SIGCONT))
+	}
 }
 
 func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
@@ -175,7 +212,7 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func signalNamed(ts *testscript.TestScript, name string) os.Signal {
-	signals := map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL}
+	signals := map[string]os.Signal{"INT": syscall.SIGINT, "TERM": syscall.SIGTERM, "HUP": syscall.SIGHUP, "KILL": syscall.SIGKILL, "CONT": syscall.SIGCONT}
 	s, known := signals[name]
 	if !known {
 		ts.Fatalf("unknown signal %s", name)

@@ -4,6 +4,10 @@
 // process. This build kills: GPUWM_CRASH holds comma-separated `point` or
 // `point:n` (the n-th time it is passed, default 1); GPUWM_CRASH_ONCE names a
 // file that is created at the crash, and while it exists nothing crashes.
+//
+// GPUWM_STOP holds points of the same form at which the process stops itself
+// with SIGSTOP, so that a test that is slow finds it where it wants it. It goes
+// on at SIGCONT.
 package crash
 
 import (
@@ -14,10 +18,11 @@ import (
 	"syscall"
 )
 
+// points counts down to what is planned at each point.
 var points = struct {
 	sync.Mutex
-	left map[string]int
-}{left: parse(os.Getenv("GPUWM_CRASH"))}
+	crash, stop map[string]int
+}{crash: parse(os.Getenv("GPUWM_CRASH")), stop: parse(os.Getenv("GPUWM_STOP"))}
 
 func parse(plan string) map[string]int {
 	left := make(map[string]int)
@@ -34,16 +39,23 @@ func parse(plan string) map[string]int {
 	return left
 }
 
-// Point kills the process with SIGKILL when the plan says so.
+// due counts a pass of a point and reports whether it is the planned one.
+func due(left map[string]int, name string) bool {
+	n, planned := left[name]
+	if planned {
+		left[name] = n - 1
+	}
+	return planned && n == 1
+}
+
+// Point stops the process, or kills it with SIGKILL, when the plan says so.
 func Point(name string) {
 	points.Lock()
 	defer points.Unlock()
-	n, planned := points.left[name]
-	if !planned {
-		return
+	if due(points.stop, name) {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	}
-	points.left[name] = n - 1
-	if n != 1 {
+	if !due(points.crash, name) {
 		return
 	}
 	if once := os.Getenv("GPUWM_CRASH_ONCE"); once != "" {

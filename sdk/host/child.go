@@ -77,7 +77,7 @@ func (c *child) runnerFunc(_ hclog.Logger, cmd *exec.Cmd, tmpDir string) (runner
 var envAllowed = []string{
 	"PATH", "HOME", "TMPDIR", "LANG", "TZ", "XDG_RUNTIME_DIR",
 	"GOTRACEBACK", "GODEBUG", "GOMAXPROCS", "GOMEMLIMIT", "GOCOVERDIR",
-	"GPUWM_CRASH", "GPUWM_CRASH_ONCE",
+	"GPUWM_CRASH", "GPUWM_CRASH_ONCE", "GPUWM_STOP",
 }
 
 // environment sets the child's variables: those allowed, then those of the
