@@ -1,5 +1,7 @@
 package abi
 
+import "fmt"
+
 // The register space, as byte offsets, and which of its pages the device has.
 // After each store to a register the host raises the doorbell line: an emulator
 // sees no store by itself.
@@ -95,6 +97,19 @@ const (
 	// PowerD3Cold has no power: firmware, contexts and registers are gone.
 	PowerD3Cold PowerState = 4
 )
+
+// String names the state.
+func (s PowerState) String() string {
+	switch s {
+	case PowerD0:
+		return "D0"
+	case PowerD3Hot:
+		return "D3hot"
+	case PowerD3Cold:
+		return "D3cold"
+	}
+	return fmt.Sprintf("power state %d", uint32(s))
+}
 
 // RegPower is what the host wants (PMCSR bits 1:0, and bit 2, ours, for the power of
 // the slot), RegPowerState what has been reached. The host writes the one, the

@@ -10,8 +10,13 @@ import (
 // Check verifies what must hold between two Steps, for tests and simulations.
 // The error names the first thing that does not hold.
 func (f *Firmware) Check() error {
-	if f.phase == phaseDead || f.phase == phaseDraining {
+	switch f.phase {
+	case phaseDead, phaseDraining:
 		return nil
+	case phaseUnloaded, phaseOff:
+		if len(f.contexts) > 0 || f.ct.open || !f.quiet() {
+			return fmt.Errorf("%s with %d contexts", f.phase, len(f.contexts))
+		}
 	}
 	var pending uint64
 	for id, g := range f.contexts {

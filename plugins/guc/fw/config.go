@@ -20,6 +20,7 @@ const (
 // Limits unless configured.
 const (
 	sampleDefault     = 50 * time.Millisecond
+	resetGraceDefault = time.Second
 	abortGraceDefault = 100 * time.Millisecond
 	queueMaxDefault   = 4096
 	// messagesMaxDefault is more than the largest H2G ring of the drivers holds.
@@ -57,6 +58,13 @@ type Config struct {
 	SampleInterval time.Duration
 	// AbortGrace is how long an aborted execution may take to end (0: 100 ms).
 	AbortGrace time.Duration
+	// ResetGrace is how long a reset of the device waits for the engines before it
+	// fails (0: 1 s, or PreemptionMin if that is more).
+	ResetGrace time.Duration
+	// LoadDelay is how long a load of the firmware takes.
+	LoadDelay time.Duration
+	// VolatileMemory makes D3cold lose the memory too, as a discrete card does.
+	VolatileMemory bool
 	// MessageDelay is spent on each H2G message.
 	MessageDelay time.Duration
 	// MessagesMax bounds the H2G messages of one pass of a Step (0: 1024).
@@ -84,7 +92,7 @@ func (c Config) complete() (Config, error) {
 		}
 	}
 	if c.QuantumMin < 0 || c.PreemptionMin < 0 || c.SampleInterval < 0 || c.AbortGrace < 0 ||
-		c.MessageDelay < 0 || c.DoneDelay < 0 || c.MessagesMax < 0 || c.QueueMax < 0 {
+		c.ResetGrace < 0 || c.LoadDelay < 0 || c.MessageDelay < 0 || c.DoneDelay < 0 || c.MessagesMax < 0 || c.QueueMax < 0 {
 		return c, fmt.Errorf("negative duration or limit: %w", ErrInvalid)
 	}
 	if c.SampleInterval == 0 {
@@ -92,6 +100,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.AbortGrace == 0 {
 		c.AbortGrace = abortGraceDefault
+	}
+	if c.ResetGrace == 0 {
+		c.ResetGrace = max(resetGraceDefault, c.PreemptionMin)
 	}
 	if c.MessagesMax == 0 {
 		c.MessagesMax = messagesMaxDefault
@@ -126,6 +137,8 @@ type Counters struct {
 	Batches, Interrupts uint64
 	// Broken counts H2G rings that were found corrupt.
 	Broken uint64
+	// GTResets counts resets of the device, GTResetsFailed those that an engine outlasted.
+	GTResets, GTResetsFailed uint64
 	// Faults counts what the fault plan hit.
 	Faults uint64
 }

@@ -320,32 +320,6 @@ func TestSoftReset(t *testing.T) {
 	h.eng.exactlyOnce(t, core.JobID(j.id), 5)
 }
 
-func TestFreezeKeepsEverything(t *testing.T) {
-	h := newReady(t, nil)
-	g := h.context(1, 4, 1)
-	j := g.job("run", 5, ms)
-	g.enable()
-	if err := h.fw.Freeze(); !errors.Is(err, fw.ErrRunning) {
-		t.Errorf("freeze while running: %v", err)
-	}
-	h.run(5 * ms)
-	if err := h.fw.Freeze(); err != nil {
-		t.Fatal(err)
-	}
-	h.received()
-	next := g.job("run", 5, ms)
-	g.kick()
-	h.run(time.Hour)
-	if !j.done() || next.begun() {
-		t.Errorf("done %t, begun while frozen %t", j.done(), next.begun())
-	}
-	h.fw.Thaw()
-	h.run(5 * ms)
-	if !next.done() {
-		t.Error("not done after the thaw")
-	}
-}
-
 // shell runs a firmware on its own goroutine under the bubble's clock.
 func shell(t *testing.T, entry string, until func(*gpuJob, hw.Line)) (*gpuJob, error) {
 	var j *gpuJob

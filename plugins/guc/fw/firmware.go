@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
@@ -15,27 +14,12 @@ import (
 // may go on writing to memory, so the arena must not be unmapped.
 var ErrRunning = errors.New("an execution did not end")
 
-// phase is what the firmware as a whole does.
-type phase uint8
-
-// The phases and what may follow.
-const (
-	// phaseReady serves the host; then draining, frozen or dead.
-	phaseReady phase = iota
-	// phaseDraining takes everything off the engines and then goes on with what
-	// was asked (soft reset or reload): ready, or dead.
-	phaseDraining
-	// phaseFrozen keeps everything and does nothing; then ready, or draining.
-	phaseFrozen
-	// phaseDead is mute; only a reload helps.
-	phaseDead
-)
-
 // Firmware is one emulated GuC with its engines. All methods but Wake and
 // those documented otherwise belong to the goroutine that calls Step.
 type Firmware struct {
 	cfg   Config
 	phase phase
+	life  life
 	// drained is what follows when the engines are empty.
 	drained func()
 
@@ -87,6 +71,8 @@ func New(cfg Config) (*Firmware, error) {
 		f.classes = append(f.classes, newEngineClass(class, count))
 	}
 	slices.SortFunc(f.classes, func(a, b *engineClass) int { return int(a.class) - int(b.class) })
+	cfg.Ports.Registers.Store(abi.RegPowerState, uint32(abi.PowerD0))
+	cfg.Ports.Registers.Store(abi.RegStatus, abi.EncodeLoadStatus(abi.LoadReady))
 	return f, nil
 }
 
@@ -122,20 +108,25 @@ func (f *Firmware) Step() {
 
 // pass does one round and reports whether anything happened.
 func (f *Firmware) pass() bool {
-	if f.phase == phaseFrozen {
-		return false
-	}
 	if f.takeDoom() {
 		return true
 	}
-	worked := f.flush()
+	worked := f.takeRegisters()
+	if f.life.power == abi.PowerD3Hot {
+		return worked
+	}
+	worked = f.flush() || worked
 	if f.phase == phaseDead {
 		return f.reap() || worked
 	}
 	worked = f.finishEnded() || worked
-	if f.phase == phaseDraining {
+	switch f.phase {
+	case phaseDraining:
 		worked = f.expire() || worked
+		worked = f.expireReset() || worked
 		return f.finishDrain() || f.takeMailbox() || worked
+	case phaseUnloaded, phaseOff:
+		return f.expire() || worked
 	}
 	worked = f.takeMailbox() || worked
 	worked = f.takeH2G() || worked
@@ -162,7 +153,7 @@ func (f *Firmware) arm() {
 // deadline returns when something falls due next.
 func (f *Firmware) deadline() time.Duration {
 	at := never
-	if f.phase == phaseFrozen {
+	if f.life.power == abi.PowerD3Hot {
 		return at
 	}
 	if f.ct.open && len(f.ct.queue) > 0 {
@@ -170,6 +161,9 @@ func (f *Firmware) deadline() time.Duration {
 	}
 	if f.phase == phaseDead {
 		return at
+	}
+	if f.life.resetting {
+		at = min(at, f.life.resetBy)
 	}
 	if len(f.later) > 0 {
 		at = min(at, f.later[0].at)
@@ -260,89 +254,9 @@ func (f *Firmware) shutdown() error {
 	}
 }
 
-// Reload is a reset of the whole device: everything is forgotten, contexts and
-// CT buffers included, and memory stays as it is. e replaces the engine unless
-// it is nil. With the old engine the firmware answers nothing until the
-// executions under it have ended; one that never ends keeps it mute. With a new
-// engine it is up at once, and the caller sees to the old one.
-func (f *Firmware) Reload(e engine.Engine) {
-	f.stopAll(true)
-	f.closeChannel()
-	f.later, f.injected = nil, injected{}
-	if e != nil {
-		f.cfg.Engine = e
-		f.kernels = kernelCache{}
-		for _, c := range f.classes {
-			for _, in := range c.instances {
-				*in = instance{index: in.index}
-			}
-		}
-	}
-	f.phase = phaseDraining
-	f.drained = func() {
-		f.forgetContexts()
-		f.resetMailbox()
-		f.noEngineReset, f.extendedCat = false, false
-	}
-	f.wake.Raise()
-}
-
-// Freeze stops all activity and keeps the state, as runtime suspend does
-// (D3hot). Errors wrap ErrRunning when something is on an engine.
-func (f *Firmware) Freeze() error {
-	if !f.quiet() {
-		return ErrRunning
-	}
-	if f.phase == phaseReady {
-		f.phase = phaseFrozen
-	}
-	return nil
-}
-
-// Thaw ends Freeze; what came meanwhile is done in the next Step.
-func (f *Firmware) Thaw() {
-	if f.phase == phaseFrozen {
-		f.phase = phaseReady
-		f.wake.Raise()
-	}
-}
-
-// Crash makes the firmware post a crash dump (or an exception) and stop.
-func (f *Firmware) Crash(exception bool) {
-	if f.phase == phaseDead {
-		return
-	}
-	if exception {
-		f.event(abi.Exception{})
-	} else {
-		f.event(abi.CrashDumpPosted{})
-	}
-	f.die()
-}
-
 // note traces something.
 func (f *Firmware) note(kind string, decode func([]uint32) string, words ...uint32) {
 	f.cfg.Trace.Add(kind, decode, words...)
-}
-
-// die makes the firmware mute; only messages that already wait still leave.
-func (f *Firmware) die() {
-	f.phase = phaseDead
-	f.later = nil
-	f.injected.doom = nil
-	f.stopAll(false)
-}
-
-// finishDrain goes on with what was asked when all engines are empty.
-func (f *Firmware) finishDrain() bool {
-	if !f.quiet() {
-		return false
-	}
-	f.phase = phaseReady
-	then := f.drained
-	f.drained = nil
-	then()
-	return true
 }
 
 // forgetContexts empties the context table and the queues.

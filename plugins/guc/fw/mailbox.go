@@ -102,9 +102,10 @@ func (f *Firmware) softReset() abi.Packet {
 			}
 		}
 	}
-	f.phase = phaseDraining
+	f.enter(phaseDraining)
 	f.mailbox.busy = true
 	f.drained = func() {
+		f.enter(phaseReady)
 		f.forgetContexts()
 		f.mailbox.busy = false
 		f.answerMailbox(abi.SuccessReply(0))
