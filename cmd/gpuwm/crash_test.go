@@ -92,7 +92,7 @@ func crashPoints(t *testing.T) []string {
 // circumstance is in what run the crash is tried. Points that an ordinary run
 // does not pass are passed in another one.
 type circumstance struct {
-	// interrupted: it goes on after a SIGKILL of another at its first checkpoint,
+	// interrupted: it goes on after a SIGKILL of another at its second checkpoint,
 	// and so adopts the plugin.
 	interrupted bool
 	// bulky: with an image that takes several transactions.
@@ -111,8 +111,8 @@ func crashAt(t *testing.T, path, point string, c circumstance) bool {
 	once := filepath.Join(t.TempDir(), "once")
 	tr := newTrial(t, path, size, "GPUWM_CRASH_ONCE="+once)
 	if c.interrupted {
-		first := tr.start()
-		if err := first.await(regexp.MustCompile(`"image saved"`)); err != nil {
+		first := tr.start("GPUWM_STOP=manager.save.before:2")
+		if err := first.held(); err != nil {
 			t.Fatal(err)
 		}
 		first.kill()

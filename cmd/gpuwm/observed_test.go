@@ -2,9 +2,7 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -27,9 +25,9 @@ type observed struct {
 	recorded core.Generation
 	// restored is the progress that the present plugin instance began with.
 	restored uint64
-	// instance is the present one; usage are hard links to the counters of all.
-	instance string
-	usage    map[string]string
+	// instance is the present one; instances are all.
+	instance  string
+	instances map[string]bool
 	// lost sums up what lay between the last image and each death of a plugin.
 	lost uint64
 	// lostBefore is what was lost when the entity last began from its first image.
@@ -47,11 +45,8 @@ type logLine struct {
 	State    string          `json:"state"`
 }
 
-// line takes one line of the log.
-//
-// The counters of an instance are linked when the line of its start is seen:
-// nothing runs before, and its directory is removed only after its end was
-// committed, long after.
+// line takes one line of the log. Lines may be seen long after they were
+// written: nothing is looked at here that the processes change meanwhile.
 func (o *observed) line(tr *trial, text string) {
 	var l logLine
 	if !strings.HasPrefix(text, "{") || json.Unmarshal([]byte(text), &l) != nil {
@@ -64,12 +59,9 @@ func (o *observed) line(tr *trial, text string) {
 		if l.Instance == o.instance {
 			return
 		}
-		o.died()
+		o.died(tr)
 		o.instance = l.Instance
-		o.usage[l.Instance] = filepath.Join(tr.dir, "usage-"+l.Instance)
-		if err := keepUsage(filepath.Join(tr.data, "instances", l.Instance, "usage"), o.usage[l.Instance]); err != nil {
-			o.err = fmt.Errorf("link the counters of instance %s: %w", l.Instance, err)
-		}
+		o.instances[l.Instance] = true
 	case "image saved":
 		o.images[l.Image] = o.progress(l.Cursors)
 	case "entity changed":
@@ -93,14 +85,14 @@ func (o *observed) begin() {
 	o.lostBefore = o.lost
 }
 
-// keepUsage links the counters of an instance. The plugin makes the file when it
-// opens a device, unless an empty one is there.
-func keepUsage(path, link string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
+// counters reads those of an instance: in the data directory, or where they were
+// moved when it had ended. One that opened no device has none.
+func (tr *trial) counters(instance string) (map[usage.Key]uint64, error) {
+	counts, err := usage.Read(filepath.Join(tr.data, "instances", instance, "usage"))
+	if err != nil || len(counts) > 0 {
+		return counts, err
 	}
-	return errors.Join(f.Close(), os.Link(path, link))
+	return usage.Read(filepath.Join(tr.kept, instance, "usage"))
 }
 
 // progress is how many workgroups were done when an image was made: its cursors
@@ -134,11 +126,11 @@ func (o *observed) progress(cursors string) uint64 {
 // what it had begun with and what it ran, less what the last recorded image
 // holds, has to run again. A save that was logged but whose record was not
 // seen does not count as an image. That is all that may be executed twice.
-func (o *observed) died() {
+func (o *observed) died(tr *trial) {
 	if o.instance == "" {
 		return
 	}
-	ran, err := o.ran(o.instance)
+	ran, err := ran(tr, o.instance)
 	if err != nil {
 		o.err = err
 		return
@@ -155,8 +147,8 @@ func (o *observed) died() {
 // ran sums up what the engine of an instance ran for the jobs of the last run.
 // Those of a run before it, which the same instance may have served, have
 // identifiers of an earlier round.
-func (o *observed) ran(instance string) (uint64, error) {
-	counts, err := usage.Read(o.usage[instance])
+func ran(tr *trial, instance string) (uint64, error) {
+	counts, err := tr.counters(instance)
 	if err != nil {
 		return 0, err
 	}
@@ -176,10 +168,10 @@ func (o *observed) ran(instance string) (uint64, error) {
 
 // ranByAll sums up what the engines of all instances ran for the jobs from
 // first on.
-func (o *observed) ranByAll(first core.JobID) uint64 {
+func (o *observed) ranByAll(tr *trial, first core.JobID) uint64 {
 	var sum uint64
-	for instance := range o.usage {
-		counts, err := usage.Read(o.usage[instance])
+	for instance := range o.instances {
+		counts, err := tr.counters(instance)
 		if err != nil {
 			o.err = err
 		}

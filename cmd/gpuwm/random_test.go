@@ -38,7 +38,7 @@ func TestRandomKills(t *testing.T) {
 	if n, err := strconv.ParseUint(os.Getenv("GPUWM_SEED"), 10, 64); err == nil {
 		first, rounds = n, 1
 	}
-	path := binary(t, gpuwmBinary)
+	path := binary(t, crashBinary)
 	want := calm(t, seedSize)
 	for seed := first; seed < first+rounds; seed++ {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {

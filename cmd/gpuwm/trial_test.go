@@ -64,6 +64,8 @@ type trial struct {
 	path string
 	dir  string
 	data string
+	// kept is where directories of ended instances go.
+	kept string
 	env  []string
 	// runtime is where sockets are made.
 	runtime string
@@ -80,7 +82,8 @@ const seedSize = 256 << 10
 // bulk is more than the store writes in one transaction of an image.
 const bulk = 20 << 20
 
-// newTrial prepares a trial in a directory of its own. size is that of the input file.
+// newTrial prepares a trial in a directory of its own. path is a program with
+// crash points; size is that of the input file.
 func newTrial(t *testing.T, path string, size int, env ...string) *trial {
 	t.Helper()
 	dir := t.TempDir()
@@ -88,9 +91,12 @@ func newTrial(t *testing.T, path string, size int, env ...string) *trial {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &trial{t: t, path: path, dir: dir, data: filepath.Join(dir, "data"), runtime: runtime}
-	tr.env = environment(filepath.Join(dir, "home"), runtime, env...)
-	tr.seen.done, tr.seen.images, tr.seen.usage = map[core.JobID]bool{}, map[core.Generation]uint64{1: 0}, map[string]string{}
+	tr := &trial{t: t, path: path, dir: dir, data: filepath.Join(dir, "data"), kept: filepath.Join(dir, "kept"), runtime: runtime}
+	if err := os.Mkdir(tr.kept, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	tr.env = environment(filepath.Join(dir, "home"), runtime, append(env, "GPUWM_CRASH_KEEP="+tr.kept)...)
+	tr.seen.done, tr.seen.images, tr.seen.instances = map[core.JobID]bool{}, map[core.Generation]uint64{1: 0}, map[string]bool{}
 	tr.seen.recorded = 1
 	kernel, err := os.ReadFile("../../plugins/engine/wasm/testdata/basic.wasm")
 	if err != nil {
@@ -183,7 +189,7 @@ func (tr *trial) checkExecuted(executed, total uint64, first core.JobID, calm ma
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	anew := first > 1
-	lost, counted := o.lost, o.ranByAll(first)
+	lost, counted := o.lost, o.ranByAll(tr, first)
 	if o.err != nil {
 		tr.t.Fatal(o.err)
 	}
@@ -201,7 +207,7 @@ func (tr *trial) checkExecuted(executed, total uint64, first core.JobID, calm ma
 	if executed-total > lost {
 		tr.t.Errorf("executed %d of %d: %d twice, but only %d lay after the last image", executed, total, executed-total, lost)
 	}
-	tr.t.Logf("%d instances, %d workgroups executed again, %d lay after the last image, new run: %v", len(o.usage), executed-total, lost, anew)
+	tr.t.Logf("%d instances, %d workgroups executed again, %d lay after the last image, new run: %v", len(o.instances), executed-total, lost, anew)
 }
 
 // readOutputs returns the result files that are there.
@@ -239,7 +245,7 @@ func calm(t *testing.T, size int) map[string][]byte {
 	if files := calmOutput.files[size]; files != nil {
 		return files
 	}
-	tr := newTrial(t, binary(t, gpuwmBinary), size)
+	tr := newTrial(t, binary(t, crashBinary), size)
 	p := tr.start()
 	if code := tr.wait(p); code != cli.ExitDone {
 		t.Fatalf("undisturbed run: exit code %d", code)

@@ -8,10 +8,14 @@
 // GPUWM_STOP holds points of the same form at which the process stops itself
 // with SIGSTOP, so that a test that is slow finds it where it wants it. It goes
 // on at SIGCONT.
+//
+// GPUWM_CRASH_KEEP names a directory to which that of an instance that has ended
+// is moved, with its counters, instead of being removed.
 package crash
 
 import (
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -68,4 +72,11 @@ func Point(name string) {
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}
+}
+
+// Keep moves a directory that is about to be removed to where a test wants it,
+// and reports whether it did.
+func Keep(path string) bool {
+	keep := os.Getenv("GPUWM_CRASH_KEEP")
+	return keep != "" && os.Rename(path, filepath.Join(keep, filepath.Base(path))) == nil
 }

@@ -236,6 +236,9 @@ func (l *Launcher) Discard(record core.InstanceRecord) error {
 			}
 		}
 	}
+	if crash.Keep(record.Directory) {
+		return nil
+	}
 	if err := os.RemoveAll(record.Directory); err != nil {
 		return fmt.Errorf("discard instance %s: %w", record.Instance, err)
 	}
