@@ -166,7 +166,7 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Cl
 	firmware, err := fw.New(fw.Config{
 		Arena: arena, Ports: ports, Engine: eng, Clock: clock, Trace: trace,
 		Classes:    map[abi.EngineClass]int{abi.ClassCompute: set.instances},
-		QuantumMin: set.quantum, PreemptionMin: set.hang,
+		QuantumMin: set.quantum, PreemptionMin: set.hang, ResetGrace: resetGrace,
 	})
 	if err != nil {
 		return nil, errors.Join(err, arena.Close())

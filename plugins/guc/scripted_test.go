@@ -21,6 +21,20 @@ type scripted struct {
 	clock *hw.VirtualClock
 	// executed counts the workgroups run, by job.
 	executed map[core.JobID]uint64
+	// turns holds how often each workgroup of a job was run in an epoch; more than once is a mistake.
+	turns map[turn]uint64
+	// running are the jobs on an engine.
+	running map[core.JobID]int
+}
+
+// turn is one life of a job.
+type turn struct {
+	job   core.JobID
+	epoch core.Epoch
+}
+
+func newScripted(clock *hw.VirtualClock) *scripted {
+	return &scripted{clock: clock, executed: map[core.JobID]uint64{}, turns: map[turn]uint64{}, running: map[core.JobID]int{}}
 }
 
 const formatScript = "script"
@@ -50,6 +64,7 @@ func (s *scripted) Start(d engine.Dispatch, notify func()) (engine.Execution, er
 			return nil, &core.FaultError{Cause: core.CauseKernel, Detail: "no script: " + field}
 		}
 	}
+	s.running[d.Job]++
 	s.clock.AfterFunc(x.each, x.step)
 	return x, nil
 }
@@ -84,6 +99,7 @@ func (x *scriptRun) step() {
 	}
 	mixInto(x.dispatch.Segments[0].Bytes, x.dispatch.Job, uint64(at))
 	x.engine.executed[x.dispatch.Job]++
+	x.engine.turns[turn{x.dispatch.Job, x.dispatch.Epoch}]++
 	x.done++
 	if x.done == x.dispatch.Count || x.stop {
 		x.end(nil)
@@ -101,6 +117,7 @@ func mixInto(b []byte, job core.JobID, at uint64) {
 }
 
 func (x *scriptRun) end(err error) {
+	x.engine.running[x.dispatch.Job]--
 	x.ended, x.err, x.took = true, err, x.engine.clock.Now()-x.begun
 	x.notify()
 }

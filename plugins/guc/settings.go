@@ -33,6 +33,9 @@ const (
 	coresMax   = 1 << 16
 	// answerSlack is what a busy machine may add to any wait for the firmware.
 	answerSlack = 10 * time.Second
+	// resetGrace is how long a reset of the GT waits for a workgroup to end before it
+	// fails, and the process is replaced: the workgroup has had its hang deadline already.
+	resetGrace = 2 * time.Second
 	// leaveMargin covers the deregistration, the last polls and the way of the answer.
 	leaveMargin = 5 * time.Second
 )
@@ -42,13 +45,13 @@ const (
 func (s settings) timeouts() driver.Timeouts {
 	return driver.Timeouts{
 		Mailbox: answerSlack, MailboxBusy: answerSlack, Reply: answerSlack, Stall: answerSlack,
-		Ack: s.hang + answerSlack,
+		Ack: s.hang + answerSlack, Load: resetGrace + answerSlack, Hang: s.hang, Start: answerSlack, Heartbeat: answerSlack,
 	}
 }
 
 // leaveBound is the longest that a suspend or destroy may take: the disable,
-// which may have to wait for the hang deadline, and what else is to be said.
-func (s settings) leaveBound() time.Duration { return s.timeouts().Ack + leaveMargin }
+// which may have to wait for the hang deadline, the GT reset when even that does not help, and what else is to be said.
+func (s settings) leaveBound() time.Duration { return s.timeouts().Ack + resetGrace + leaveMargin }
 
 // parseSettings checks engine and options; errors wrap core.ErrInvalid.
 func parseSettings(spec core.DeviceSpec) (settings, error) {

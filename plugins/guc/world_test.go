@@ -32,29 +32,88 @@ type world struct {
 	firmware *fw.Firmware
 	driver   *driver.Driver
 	// mute stops the firmware without telling anybody.
-	mute   bool
-	failed []error
+	mute     bool
+	failed   []error
+	faults   *hw.Faults
+	trace    *hw.Trace
+	law      *law
+	began    time.Duration
+	entities core.EntityID
+	// sizes are the workgroups of each job.
+	sizes map[core.JobID]uint64
+	// priority is that of entities to come; normal unless set.
+	priority core.Priority
 	// log holds every report in order, as text.
 	log []string
 }
 
 // worldTime bounds a run in virtual time.
-const worldTime = 10 * time.Minute
+const worldTime = time.Hour
+
+// setup is how a world is made.
+type setup struct {
+	// plan is what goes wrong, as text.
+	plan     string
+	faults   *hw.Faults
+	firmware func(*fw.Config)
+	driver   func(*driver.Config)
+	// arena is the size of the memory; 256 MiB by default.
+	arena uint64
+	clock *hw.VirtualClock
+}
 
 func newWorld(t fatal, tweak func(*driver.Config)) (*world, func()) {
 	t.Helper()
-	w := &world{t: t, clock: hw.NewVirtualClock()}
-	w.engine = &scripted{clock: w.clock, executed: map[core.JobID]uint64{}}
-	var err error
-	if w.arena, err = hw.NewArena(256 << 20); err != nil {
+	w, err := setup{driver: tweak}.make(t)
+	if err != nil {
 		t.Fatal(err)
 	}
+	return w, w.end
+}
+
+// end gives the memory back.
+func (w *world) end() {
+	w.driver.Close(context.Background())
+	w.arena.Close()
+}
+
+// make assembles a world; an error is the driver's that did not start.
+func (s setup) make(t fatal) (*world, error) {
+	t.Helper()
+	w := &world{t: t, clock: s.clock, faults: s.faults, sizes: map[core.JobID]uint64{}}
+	if w.clock == nil {
+		w.clock = hw.NewVirtualClock()
+	}
+	w.began = w.clock.Now()
+	w.engine = newScripted(w.clock)
+	if s.arena == 0 {
+		s.arena = 256 << 20
+	}
+	var err error
+	if w.arena, err = hw.NewArena(s.arena); err != nil {
+		t.Fatal(err)
+	}
+	if s.plan != "" {
+		plan, err := hw.ParsePlan(s.plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.faults, err = fw.NewFaults(plan); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.trace = hw.NewTrace(1 << 14)
+	w.law = newLaw(w)
 	registers, err := hw.NewRegisters(w.arena, abi.RegWindows[:]...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.ports = hw.Ports{Registers: registers, Doorbell: hw.NewLine(), Interrupt: hw.NewLine()}
-	if w.firmware, err = fw.New(fw.Config{Arena: w.arena, Ports: w.ports, Engine: w.engine, Clock: w.clock}); err != nil {
+	firmware := fw.Config{Arena: w.arena, Ports: w.ports, Engine: w.engine, Clock: w.clock, Trace: w.trace, Faults: w.faults}
+	if s.firmware != nil {
+		s.firmware(&firmware)
+	}
+	if w.firmware, err = fw.New(firmware); err != nil {
 		t.Fatal(err)
 	}
 	config := driver.Config{
@@ -62,16 +121,13 @@ func newWorld(t fatal, tweak func(*driver.Config)) (*world, func()) {
 		Formats: []string{formatScript}, EntitiesMax: 64,
 		Failed: func(err error) { w.failed = append(w.failed, err); w.log = append(w.log, "failed") },
 	}
-	if tweak != nil {
-		tweak(&config)
+	if s.driver != nil {
+		s.driver(&config)
 	}
 	if w.driver, err = driver.New(config); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.driver.Start(context.Background()); err != nil {
-		t.Fatal(err)
-	}
-	return w, func() { w.driver.Close(context.Background()); w.arena.Close() }
+	return w, w.driver.Start(context.Background())
 }
 
 // testWorld is a world that ends with its test.
@@ -91,7 +147,9 @@ func (w *world) settle() {
 				w.t.Fatal(err)
 			}
 		}
-		if !w.driver.Step() {
+		busy := w.driver.Step()
+		w.law.observe()
+		if !busy {
 			return
 		}
 	}
@@ -101,7 +159,7 @@ func (w *world) settle() {
 func (w *world) pump() bool {
 	w.settle()
 	at, pending := w.clock.Next()
-	if !pending || at > worldTime {
+	if !pending || at-w.began > worldTime {
 		return false
 	}
 	w.clock.Advance(at - w.clock.Now())
@@ -179,6 +237,7 @@ func (r *reports) Completed(job core.JobID, u sdk.Usage) {
 }
 func (r *reports) Cancelled(job core.JobID, u sdk.Usage) { r.end(job, "cancelled", u) }
 func (r *reports) Lost(guilty bool, job core.JobID, u sdk.Usage, cause core.Cause, detail string) {
+	r.w.law.lost(r, guilty, job)
 	r.lost = append(r.lost, lostReport{guilty, job, u, cause, detail})
 	r.w.log = append(r.w.log, fmt.Sprintf("%s lost %d %s guilty=%t", r.name, job, cause, guilty))
 }
@@ -212,12 +271,16 @@ func (w *world) create(name string, image core.ImageSource) *life {
 }
 
 func (w *world) tryCreate(name string, image core.ImageSource) (*life, error) {
-	spec := &core.EntitySpec{ID: 1, Name: name, Mode: core.ModeLongRunning,
+	w.entities++
+	spec := &core.EntitySpec{ID: w.entities, Name: name, Mode: core.ModeLongRunning,
 		Properties: core.Properties{Priority: core.PriorityNormal},
 		Buffers:    []core.BufferSpec{{Name: "out", Size: bufferSize}, {Name: "more", Size: 100}}}
 	if image == nil {
 		image = sdk.BufferImage(core.ImageHeader{Version: core.ImageVersion, Buffers: spec.Buffers},
 			[][]byte{make([]byte, bufferSize), make([]byte, 100)})
+	}
+	if w.priority != "" {
+		spec.Properties.Priority = w.priority
 	}
 	r := w.newReports(name)
 	e, err := w.driver.Create(context.Background(), spec, image, r)
@@ -228,6 +291,7 @@ func (w *world) tryCreate(name string, image core.ImageSource) (*life, error) {
 // job makes a job of count workgroups that runs the script.
 func (w *world) job(id core.JobID, count uint32, script string) sdk.Job {
 	w.t.Helper()
+	w.sizes[id] = max(w.sizes[id], uint64(count))
 	code := []byte(script)
 	k := core.Kernel{Digest: core.DigestOf(code), Format: formatScript, Code: code}
 	if err := w.driver.LoadKernel(context.Background(), k); err != nil {

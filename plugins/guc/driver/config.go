@@ -39,7 +39,16 @@ type Config struct {
 	// Quantum and Preemption are the execution quantum (default 1 ms) and the
 	// preemption timeout (default 640 ms) of every context, 1 µs to 100 s.
 	Quantum, Preemption time.Duration
-	Timeouts            Timeouts
+	// MinRun is how long a context that was enabled runs before a suspend takes it
+	// off; 5 ms by default, negative means not at all.
+	MinRun time.Duration
+	// RuntimeIdle is how long nothing may have happened before the device goes to
+	// D3hot; 1 s by default, negative means never.
+	RuntimeIdle time.Duration
+	// ResetsMax is how many GT resets may follow each other without a job that ends between
+	// them before the device is given up; 3 by default.
+	ResetsMax int
+	Timeouts  Timeouts
 }
 
 // Timeouts bound the waits for the firmware. Zero fields get the vendor's values.
@@ -50,6 +59,16 @@ type Timeouts struct {
 	Reply, Stall time.Duration
 	// Ack bounds MODE_DONE and DEREGISTER_DONE. 5 s.
 	Ack time.Duration
+	// Load bounds a reset of the hardware and then a load of the firmware. 2 s each.
+	Load time.Duration
+	// Hang is how long a job may execute without one more workgroup done; 5 s, Xe's job timeout.
+	Hang time.Duration
+	// Start is how long a job that could execute may take to begin before the
+	// firmware is told of it again; after the third time the GT is reset. 5 s.
+	Start time.Duration
+	// Heartbeat is how long the firmware may show no sign of life while
+	// something is to be done, before it is asked for one. 1 s.
+	Heartbeat time.Duration
 	// Poll is the period in which unfinished jobs are looked at although no
 	// interrupt came: a start raises none. 50 ms.
 	Poll time.Duration
@@ -64,6 +83,10 @@ const (
 	quantumDefault    = time.Millisecond
 	preemptionDefault = 640 * time.Millisecond
 	quantumMax        = abi.PolicyMaxUS * time.Microsecond
+	// minRunDefault is Xe's for address spaces with preemption fences, runtimeIdleDefault its autosuspend.
+	minRunDefault      = 5 * time.Millisecond
+	runtimeIdleDefault = time.Second
+	resetsMaxDefault   = 3
 )
 
 // withDefaults fills what is zero and checks the rest; errors wrap core.ErrInvalid.
@@ -79,7 +102,14 @@ func (c Config) withDefaults() (Config, error) {
 	fill(&t.Reply, time.Second)
 	fill(&t.Stall, time.Second)
 	fill(&t.Ack, 5*time.Second)
+	fill(&t.Load, 2*time.Second)
+	fill(&t.Hang, 5*time.Second)
+	fill(&t.Start, 5*time.Second)
+	fill(&t.Heartbeat, time.Second)
 	fill(&t.Poll, 50*time.Millisecond)
+	fill(&c.MinRun, minRunDefault)
+	fill(&c.RuntimeIdle, runtimeIdleDefault)
+	fill(&c.ResetsMax, resetsMaxDefault)
 	if c.Log == nil {
 		c.Log = hclog.NewNullLogger()
 	}
@@ -95,6 +125,8 @@ func (c Config) withDefaults() (Config, error) {
 		return c, fmt.Errorf("configure guc driver: %d instances, want 1 to %d: %w", c.Instances, InstancesMax, core.ErrInvalid)
 	case c.EntitiesMax > abi.GUCIDMax:
 		return c, fmt.Errorf("configure guc driver: %d entities, at most %d: %w", c.EntitiesMax, abi.GUCIDMax, core.ErrInvalid)
+	case c.ResetsMax < 0:
+		return c, fmt.Errorf("configure guc driver: %d GT resets: %w", c.ResetsMax, core.ErrInvalid)
 	case outside(c.Quantum) || outside(c.Preemption):
 		return c, fmt.Errorf("configure guc driver: quantum %s, preemption timeout %s, want 1µs to %s: %w",
 			c.Quantum, c.Preemption, quantumMax, core.ErrInvalid)

@@ -30,17 +30,31 @@ type Driver struct {
 	}
 	wake    chan struct{}
 	stop    chan struct{}
-	stopped chan struct{}
-	started bool
+	ended   chan struct{}
+	running bool
 
 	// What follows belongs to the goroutine that calls Step.
-	ct          *transport
-	box         *mailbox
-	queues      map[abi.GUCID]*queue
-	ids         idSet
-	active      map[*queue]struct{}
-	waiters     map[*waiter]struct{}
-	failure     error
+	phase phase
+	// block is where the transport lies.
+	block  uint64
+	ct     *transport
+	box    *mailbox
+	queues map[abi.GUCID]*queue
+	ids    idSet
+	// active are the queues with work for the firmware, awaited counts those whose answer is pending.
+	active  map[*queue]struct{}
+	awaited int
+	waiters map[*waiter]struct{}
+	// upWaits are called when the device takes work again.
+	upWaits []func(error)
+	failure error
+	resets  resets
+	// waits counts the waits for the hardware, so that each knows whether it is still meant.
+	waits int
+	life  vitals
+	power power
+	// pausing takes every queue off the engines, because the device goes to sleep.
+	pausing     bool
 	interrupted bool
 	polling     bool
 	ready       bool
@@ -62,7 +76,7 @@ func New(config Config) (*Driver, error) {
 	}
 	d := &Driver{
 		config: config, log: config.Log, memory: m,
-		wake: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
+		wake: make(chan struct{}, 1), stop: make(chan struct{}), ended: make(chan struct{}),
 		queues: map[abi.GUCID]*queue{}, active: map[*queue]struct{}{}, waiters: map[*waiter]struct{}{},
 	}
 	d.ids.limit = config.EntitiesMax
@@ -72,16 +86,19 @@ func New(config Config) (*Driver, error) {
 // Start brings the device up and returns when it takes work. Without
 // Config.Pump it starts the driver's goroutine. It is called once.
 func (d *Driver) Start(ctx context.Context) error {
-	d.started = true
+	d.running = true
 	if d.config.Pump == nil {
 		go d.run()
 	}
-	return d.call(ctx, "start device", d.bringUp)
+	return d.call(ctx, "start device", func(done func(error)) {
+		d.upWaits = append(d.upWaits, done)
+		d.bringUp()
+	})
 }
 
 // run is the goroutine shell around Step.
 func (d *Driver) run() {
-	defer close(d.stopped)
+	defer close(d.ended)
 	for {
 		select {
 		case <-d.stop:
@@ -119,12 +136,16 @@ func (d *Driver) Step() bool {
 			// A message can only be about what finished before it was sent.
 			d.receive()
 			d.scan()
+			d.checkAlive()
 			worked = true
 		}
 		if d.failure == nil {
 			d.flush()
 		}
 		if !worked {
+			d.trySleep()
+			d.watchIdle()
+			d.poll()
 			return busy
 		}
 		busy = true
@@ -211,7 +232,7 @@ func (d *Driver) await(ctx context.Context, w *waiter) error {
 		case <-ctx.Done():
 			d.post(func() { delete(d.waiters, w) })
 			return context.Cause(ctx)
-		case <-d.stopped:
+		case <-d.ended:
 			return errClosed
 		}
 	}
@@ -243,8 +264,11 @@ func (d *Driver) fail(err error) {
 		return
 	}
 	d.failure = fmt.Errorf("guc device failed: %w", err)
-	for _, q := range d.queues {
-		q.disarm()
+	for _, q := range d.ordered() {
+		if e := q.evidence; e != nil {
+			q.lose(e.cause, e.detail) // Nobody else will ever know.
+		}
+		q.advance(wedge)
 	}
 	for w := range d.waiters {
 		delete(d.waiters, w)
@@ -263,9 +287,9 @@ func (d *Driver) Close(ctx context.Context) error {
 	if first {
 		close(d.stop)
 	}
-	if d.config.Pump == nil && d.started {
+	if d.config.Pump == nil && d.running {
 		select {
-		case <-d.stopped:
+		case <-d.ended:
 		case <-ctx.Done():
 			return fmt.Errorf("close guc device: %w", core.ErrDeadline)
 		}

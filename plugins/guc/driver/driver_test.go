@@ -11,44 +11,6 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
-// TestTransitions checks the table as a whole: every state but the last has a
-// way to gone, and what must never happen is not in it.
-func TestTransitions(t *testing.T) {
-	reaches := map[state]bool{gone: true}
-	for range stateCount {
-		for from, events := range transitions {
-			for _, to := range events {
-				if reaches[to] {
-					reaches[from] = true
-				}
-			}
-		}
-	}
-	for s := range stateCount {
-		if !reaches[s] {
-			t.Errorf("%s has no way out", s)
-		}
-		for e := range eventCount {
-			to, err := s.next(e)
-			var illegal *core.TransitionError
-			if _, legal := transitions[s][e]; legal != (err == nil) || !legal && (!errors.As(err, &illegal) || to != s) {
-				t.Errorf("%s, %s: %s, %v", s, e, to, err)
-			}
-		}
-	}
-	for _, never := range []struct {
-		s state
-		e event
-	}{
-		{disabling, sendEnable}, {enabled, sendEnable}, {enabled, sendDeregister}, {disabling, sendDeregister},
-		{enabling, sendDeregister}, {enabling, release}, {disabled, release}, {deregistering, sendEnable}, {gone, deregistered},
-	} {
-		if _, err := never.s.next(never.e); err == nil {
-			t.Errorf("%s in state %s is legal", never.e, never.s)
-		}
-	}
-}
-
 func TestIDs(t *testing.T) {
 	s := idSet{limit: abi.GUCIDMax}
 	for want := range abi.GUCID(abi.GUCIDMax) {
@@ -73,7 +35,7 @@ func config(t *testing.T) Config {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { arena.Close() })
-	registers, err := hw.NewRegisters(arena, abi.RegWindow)
+	registers, err := hw.NewRegisters(arena, abi.RegWindows[:]...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,16 +55,14 @@ func (d *Driver) Create(ctx context.Context, spec *core.EntitySpec, image core.I
 	if _, known := firmwarePriority[spec.Properties.Priority]; !known {
 		return nil, fmt.Errorf("%s: priority %q: %w", what, spec.Properties.Priority, core.ErrInvalid)
 	}
-	p, err := d.memory.place(spec.Buffers, d.config.Credits)
+	p, err := d.memory.place(spec.Buffers)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	q := &queue{placement: p, d: d, entity: spec.ID, report: report, priority: spec.Properties.Priority}
-	for slot := range d.config.Credits {
-		q.slotsFree = append(q.slotsFree, d.config.Credits-1-slot)
-	}
+	q.inherit(header)
 	if err = d.fill(ctx, q, image); err == nil {
-		err = d.call(ctx, "reserve guc_id", func(done func(error)) { done(d.admit(q, header)) })
+		err = d.call(ctx, "reserve guc_id", func(done func(error)) { done(d.admit(q)) })
 	}
 	if err != nil {
 		return nil, d.undo(what, q, err)
@@ -77,7 +75,7 @@ func (d *Driver) undo(what string, q *queue, err error) error {
 	posted := d.post(func() {
 		if d.queues[q.id] == q {
 			// Admitted, but nobody waited for it any more.
-			q.destroying = true
+			q.destroy = true
 			q.settle()
 			return
 		}
@@ -90,7 +88,7 @@ func (d *Driver) undo(what string, q *queue, err error) error {
 }
 
 // admit gives the queue its guc_id, which it keeps until it is gone.
-func (d *Driver) admit(q *queue, header core.ImageHeader) error {
+func (d *Driver) admit(q *queue) error {
 	if !d.ready {
 		return fmt.Errorf("device is not up: %w", core.ErrInvalid)
 	}
@@ -100,7 +98,6 @@ func (d *Driver) admit(q *queue, header core.ImageHeader) error {
 	}
 	q.id = id
 	d.queues[id] = q
-	q.initialise(header)
 	return nil
 }
 
@@ -127,27 +124,45 @@ func (d *Driver) fill(ctx context.Context, q *queue, image core.ImageSource) err
 	})
 }
 
-// initialise writes the LRC. What an earlier life left in header.Private goes on.
-func (q *queue) initialise(header core.ImageHeader) {
-	last := privateState{seqno: abi.FirstSeqno - 1}
+// inherit takes over what an earlier life left in an image of this backend.
+func (q *queue) inherit(header core.ImageHeader) {
+	q.last = privateState{seqno: abi.FirstSeqno - 1}
 	if header.Backend == backendName && len(header.Private) > 0 {
 		if earlier, err := decodePrivate(header.Private); err != nil {
 			q.d.log.Warn("private image ignored", "entity", q.entity, "error", err)
 		} else {
-			last = earlier
+			q.last = earlier
 		}
 	}
-	q.seqno = last.seqno
-	q.store(q.status(abi.PPHWSPSeqno), last.seqno)
-	q.store(q.status(abi.PPHWSPStartSeqno), last.seqno)
-	q.store(q.status(abi.PPHWSPJobTimestamp), last.jobTimestamp)
-	q.store(q.register(abi.RegTimestampLo), uint32(last.timestamp))
-	q.store(q.register(abi.RegTimestampHi), uint32(last.timestamp>>32))
+	q.seqno = q.last.seqno
+}
+
+// lay takes memory for the ring with the first job, so that an entity without
+// one costs nothing there, and writes the LRC. Errors wrap core.ErrFull.
+func (q *queue) lay() error {
+	if q.laid() {
+		return nil
+	}
+	if err := q.d.memory.lay(&q.placement, q.d.config.Credits); err != nil {
+		return err
+	}
+	for slot := range q.d.config.Credits {
+		q.slotsFree = append(q.slotsFree, q.d.config.Credits-1-slot)
+	}
+	q.store(q.status(abi.PPHWSPSeqno), q.seqno)
+	q.store(q.status(abi.PPHWSPStartSeqno), q.seqno)
+	q.store(q.status(abi.PPHWSPJobTimestamp), q.last.jobTimestamp)
+	q.store(q.register(abi.RegTimestampLo), uint32(q.last.timestamp))
+	q.store(q.register(abi.RegTimestampHi), uint32(q.last.timestamp>>32))
 	q.store(q.register(abi.RegRingStart), uint32(q.lrc))
 	q.store(q.register(abi.RegRingControl), abi.RingControl)
 	q.store(q.register(abi.RegPDP0Lo), uint32(q.table))
 	q.store(q.register(abi.RegPDP0Hi), uint32(q.table>>32))
+	return nil
 }
+
+// laid reports whether the ring has its memory.
+func (q *queue) laid() bool { return q.lrc != 0 }
 
 // Run implements sdk.Entity.
 func (q *queue) Run(ctx context.Context, r sdk.Job) error {
@@ -174,11 +189,11 @@ func (q *queue) Cancel(ctx context.Context, id core.JobID) error {
 // Suspend implements sdk.Entity. A queue without work for the firmware stays enabled: it gets none.
 func (q *queue) Suspend(ctx context.Context) error {
 	return q.d.call(ctx, "suspend", func(done func(error)) {
-		if q.lost || q.destroying {
+		if q.lost || q.destroy {
 			done(fmt.Errorf("context is being torn down: %w", core.ErrClosed))
 			return
 		}
-		q.suspended = true
+		q.suspend = true
 		q.suspendWaits = append(q.suspendWaits, done)
 		q.settle()
 	})
@@ -187,11 +202,11 @@ func (q *queue) Suspend(ctx context.Context) error {
 // Resume implements sdk.Entity.
 func (q *queue) Resume(ctx context.Context) error {
 	return q.d.call(ctx, "resume", func(done func(error)) {
-		if q.lost || q.destroying {
+		if q.lost || q.destroy {
 			done(fmt.Errorf("context is being torn down: %w", core.ErrClosed))
 			return
 		}
-		q.suspended = false
+		q.suspend = false
 		answer(&q.suspendWaits, fmt.Errorf("resumed meanwhile: %w", core.ErrStale))
 		q.settle()
 		done(nil)
@@ -207,8 +222,9 @@ func (q *queue) SetProperties(ctx context.Context, p core.Properties) error {
 		}
 		changed := q.priority != p.Priority
 		q.priority = p.Priority
-		if changed && q.state.registered() && !q.lost && !q.destroying && q.advance(sendPolicies) {
-			q.sendPolicies()
+		if changed {
+			q.policies = true
+			q.settle()
 		}
 		done(nil)
 	})
@@ -244,7 +260,7 @@ func (q *queue) Destroy(ctx context.Context) error {
 			done(nil)
 			return
 		}
-		q.destroying = true
+		q.destroy = true
 		q.destroyWaits = append(q.destroyWaits, done)
 		answer(&q.suspendWaits, fmt.Errorf("destroyed: %w", core.ErrClosed))
 		q.settle()

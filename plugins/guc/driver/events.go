@@ -17,13 +17,13 @@ func (d *Driver) handle(body abi.Body) {
 			e = modeEnabled
 		}
 		if q := d.find(m.ID, body); q != nil {
-			d.scanQueue(q)
-			if d.failure == nil && q.advance(e) {
-				q.settle()
-			}
+			d.modeDone(q, e)
 		}
 	case abi.DeregisterContextDone:
 		if q := d.find(m.ID, body); q != nil && q.advance(deregistered) {
+			if q.leaked {
+				d.log.Warn("late deregistration", "entity", q.entity, "slot", q.id)
+			}
 			q.free()
 		}
 	case abi.ContextReset:
@@ -37,12 +37,33 @@ func (d *Driver) handle(body abi.Body) {
 	case abi.StateCapture:
 		d.log.Debug("engine state captured", "status", m.Status)
 	case abi.EngineFailure:
-		d.fail(fmt.Errorf("engine class %d instance %d could not be reset: reason %#x", m.Class, m.Instance, m.Reason))
+		d.reset(fmt.Errorf("engine class %d instance %d could not be reset: reason %#x", m.Class, m.Instance, m.Reason))
 	case abi.CrashDumpPosted, abi.Exception:
-		d.fail(fmt.Errorf("firmware died: %s", body.Action()))
+		d.reset(fmt.Errorf("firmware died: %s", body.Action()))
+	case abi.TLBInvalidationDone:
+		d.log.Debug("translations dropped", "fence", m.Seqno)
 	default:
 		d.log.Warn("unknown firmware event", "event", body.Action())
 	}
+}
+
+// modeDone takes the answer to an enable or a disable.
+func (d *Driver) modeDone(q *queue, e event) {
+	d.scanQueue(q)
+	if d.stopped() || !q.advance(e) {
+		return
+	}
+	switch q.state {
+	case enabled:
+		q.enabledAt = d.config.Clock.Now()
+	case banned:
+		if found := q.evidence; found != nil {
+			q.lose(found.cause, found.detail)
+		}
+	case deregistering:
+		d.send(abi.DeregisterContext{ID: q.id}, creditNone, 0) // Its credit came with the disable.
+	}
+	q.settle()
 }
 
 func (d *Driver) find(id abi.GUCID, body abi.Body) *queue {
@@ -61,7 +82,7 @@ func (d *Driver) takeReset(id abi.GUCID, body abi.Body, cause core.Cause, detail
 		return
 	}
 	d.scanQueue(q)
-	if d.failure != nil || !q.advance(contextReset) {
+	if d.stopped() || !q.advance(contextReset) || q.state.dying() {
 		return
 	}
 	if q.published > 0 {

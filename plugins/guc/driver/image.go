@@ -18,11 +18,11 @@ const backendName = "guc"
 func (q *queue) Save(ctx context.Context) (core.ImageSource, error) {
 	header := core.ImageHeader{Version: core.ImageVersion, Entity: q.entity, Backend: backendName}
 	err := q.d.call(ctx, "save", func(done func(error)) {
-		if q.lost || q.destroying {
+		if q.lost || q.destroy {
 			done(fmt.Errorf("context is being torn down: %w", core.ErrClosed))
 			return
 		}
-		if !q.suspended || !q.state.off() && q.published > 0 {
+		if !q.suspend || !q.state.held() {
 			done(&core.TransitionError{Noun: "guc context", From: q.state.String(), Event: "save"})
 			return
 		}
@@ -92,6 +92,9 @@ const (
 )
 
 func (q *queue) private() privateState {
+	if !q.laid() {
+		return q.last
+	}
 	return privateState{
 		seqno:        q.seqno,
 		jobTimestamp: q.load(q.status(abi.PPHWSPJobTimestamp)),

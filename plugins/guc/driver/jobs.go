@@ -48,7 +48,7 @@ func (q *queue) descriptor(slot uint32) uint64 { return q.slots + uint64(slot)*s
 // core.ErrOversize, core.ErrFull, core.ErrExists, core.ErrNotFound or core.ErrInvalid.
 func (q *queue) accept(r sdk.Job) error {
 	spec := r.Spec
-	if q.lost || q.destroying {
+	if q.lost || q.destroy {
 		return fmt.Errorf("context is being torn down: %w", core.ErrClosed)
 	}
 	total, valid := hw.Workgroups(spec.Grid)
@@ -68,6 +68,9 @@ func (q *queue) accept(r sdk.Job) error {
 	}
 	if taken > q.d.config.Credits {
 		return fmt.Errorf("ring: %w", core.ErrFull)
+	}
+	if err := q.lay(); err != nil {
+		return err
 	}
 	j := &job{id: spec.ID, credits: credits, first: r.First, count: total - r.First, skip: r.First == total, slot: q.slotsFree[len(q.slotsFree)-1]}
 	if err := q.describe(j, r); err != nil {
@@ -153,7 +156,7 @@ func (q *queue) publish() {
 	q.published = len(q.jobs)
 	q.store(q.register(abi.RegRingTail), q.tail)
 	if q.published > 0 {
-		q.d.watch(q)
+		q.d.active[q] = struct{}{}
 	}
 }
 
@@ -217,16 +220,17 @@ func (q *queue) readReport(j *job) (hw.Report, error) {
 	return hw.ReadReport(q.d.config.Arena, q.descriptor(j.slot), j.count)
 }
 
-// watch makes scan look at the queue until its jobs are finished.
-func (d *Driver) watch(q *queue) {
-	d.active[q] = struct{}{}
-	if !d.polling {
-		d.polling = true
-		d.after(d.config.Timeouts.Poll, func() {
-			d.polling = false
-			d.interrupted = true
-		})
+// poll keeps looking while something is awaited, because an interrupt may be
+// missing and a start raises none.
+func (d *Driver) poll() {
+	if d.polling || d.failure != nil || d.phase != phaseUp || len(d.active) == 0 && d.awaited == 0 && len(d.ct.tracked) == 0 {
+		return
 	}
+	d.polling = true
+	d.after(d.config.Timeouts.Poll, func() {
+		d.polling = false
+		d.interrupted = true
+	})
 }
 
 // scan looks for started and finished jobs in the status pages.
@@ -238,20 +242,21 @@ func (d *Driver) scan() {
 	}
 	slices.SortFunc(queues, func(a, b *queue) int { return int(a.id) - int(b.id) })
 	for _, q := range queues {
-		d.scanQueue(q)
-		if d.failure != nil {
+		if d.stopped() {
 			return
 		}
+		d.scanQueue(q)
+		q.observe()
 		q.settle()
-	}
-	for q := range d.active {
-		d.watch(q)
-		return
 	}
 }
 
-// scanQueue reports what started and what finished, in order.
+// scanQueue reports what started and what finished, in order. A seqno without its
+// work means that the firmware contradicts itself.
 func (d *Driver) scanQueue(q *queue) {
+	if q.published == 0 {
+		return
+	}
 	started := q.load(q.status(abi.PPHWSPStartSeqno))
 	finished := q.load(q.status(abi.PPHWSPSeqno))
 	for q.published > 0 && d.failure == nil {
@@ -264,19 +269,26 @@ func (d *Driver) scanQueue(q *queue) {
 		}
 		usage, done := q.usage(j)
 		if !done {
-			d.fail(fmt.Errorf("guc_id %d: seqno %d was written, but job %d is not done", q.id, int32(finished), j.id))
+			d.reset(fmt.Errorf("guc_id %d: seqno %d was written, but job %d is not done", q.id, int32(finished), j.id))
 			return
 		}
-		q.start(j)
-		q.jobs = q.jobs[1:]
-		q.published--
-		q.slotsFree = append(q.slotsFree, j.slot)
-		q.noteStarted()
-		q.report.Completed(j.id, usage)
+		q.complete(j, usage)
 	}
 	if q.published == 0 {
 		delete(d.active, q)
 	}
+}
+
+// complete reports the first job as done and takes it out.
+func (q *queue) complete(j *job, usage sdk.Usage) {
+	q.start(j)
+	q.jobs = q.jobs[1:]
+	q.published = max(q.published-1, 0)
+	q.slotsFree = append(q.slotsFree, j.slot)
+	q.noteStarted()
+	q.d.resets.row = 0
+	q.d.sign()
+	q.report.Completed(j.id, usage)
 }
 
 // start reports the job's start, once.

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,38 +33,62 @@ const (
 	yieldRatio    = 20
 )
 
-// mailbox is the bring-up over MMIO: one request after the other.
+// mailbox sends requests over MMIO, one after the other; done is called after the last.
 type mailbox struct {
 	left    []abi.Body
 	retries int
 	timer   hw.Timer
 	poll    hw.Timer
-	block   uint64
-	done    func(error)
+	done    func(abi.Success)
+	// refused, when set, takes a FAILURE; without, it is the device's end.
+	refused func(abi.Failure)
 }
 
-// bringUp registers the CTBs over MMIO and enables them; done is called when
-// the device takes work, or cannot.
-func (d *Driver) bringUp(done func(error)) {
-	block, err := d.memory.low.Alloc(blockSize, hw.PageSize)
-	if err != nil {
-		d.fail(fmt.Errorf("allocate transport: %w", err))
-		return
+// bringUp registers the CTBs over MMIO and enables them, with the hardware just
+// loaded. Whatever fails is the device's end.
+func (d *Driver) bringUp() {
+	d.phase = phaseLoading
+	if d.block == 0 {
+		block, err := d.memory.low.Alloc(blockSize, hw.PageSize)
+		if err != nil {
+			d.fail(fmt.Errorf("allocate transport: %w", err))
+			return
+		}
+		d.block = block
 	}
-	if d.ct, err = newTransport(d, block); err != nil {
+	var err error
+	if d.ct, err = newTransport(d, d.block); err != nil {
 		d.fail(err)
 		return
 	}
-	d.box = &mailbox{block: block, done: done, left: []abi.Body{
-		abi.SelfCfg{Key: abi.KLVH2GDescriptor, Length: 2, Value: block + h2gDescriptor},
-		abi.SelfCfg{Key: abi.KLVH2GAddress, Length: 2, Value: block + h2gBuffer},
+	d.mail(&mailbox{done: func(abi.Success) { d.openTransport() }, left: []abi.Body{
+		abi.SelfCfg{Key: abi.KLVH2GDescriptor, Length: 2, Value: d.block + h2gDescriptor},
+		abi.SelfCfg{Key: abi.KLVH2GAddress, Length: 2, Value: d.block + h2gBuffer},
 		abi.SelfCfg{Key: abi.KLVH2GSize, Length: 1, Value: h2gSize},
-		abi.SelfCfg{Key: abi.KLVG2HDescriptor, Length: 2, Value: block + g2hDescriptor},
-		abi.SelfCfg{Key: abi.KLVG2HAddress, Length: 2, Value: block + g2hBuffer},
+		abi.SelfCfg{Key: abi.KLVG2HDescriptor, Length: 2, Value: d.block + g2hDescriptor},
+		abi.SelfCfg{Key: abi.KLVG2HAddress, Length: 2, Value: d.block + g2hBuffer},
 		abi.SelfCfg{Key: abi.KLVG2HSize, Length: 1, Value: g2hSize},
 		abi.ControlCTB{Enable: true},
-	}}
+	}})
+}
+
+// mail begins with the requests of a mailbox; one that was under way is forgotten.
+func (d *Driver) mail(box *mailbox) {
+	d.dropMail()
+	d.box = box
 	d.postMailbox()
+}
+
+func (d *Driver) dropMail() {
+	if d.box == nil {
+		return
+	}
+	for _, timer := range []hw.Timer{d.box.timer, d.box.poll} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+	d.box = nil
 }
 
 // postMailbox writes the first request that is left into the mailbox, word 0 last.
@@ -138,13 +163,18 @@ func (d *Driver) pollMailbox() {
 	case abi.Retry:
 		d.retryMailbox()
 	case abi.Failure:
+		if refused := d.box.refused; refused != nil {
+			d.dropMail()
+			refused(reply)
+			return
+		}
 		d.fail(fmt.Errorf("mailbox: %s: %w", request.Action(), reply))
 	case abi.Success:
 		if _, selfCfg := request.(abi.SelfCfg); selfCfg && reply.Data0 != 1 {
 			d.fail(fmt.Errorf("mailbox: %s: key not taken", abi.Describe(abi.Request(request).Dwords())))
 			return
 		}
-		d.advanceMailbox()
+		d.advanceMailbox(reply)
 	default:
 		d.fail(fmt.Errorf("mailbox: %s: no reply but %s", request.Action(), abi.DescribeMMIO(box)))
 	}
@@ -158,8 +188,8 @@ func (d *Driver) retryMailbox() {
 	d.postMailbox()
 }
 
-// advanceMailbox goes on with the next request, or with the CTBs after the last.
-func (d *Driver) advanceMailbox() {
+// advanceMailbox goes on with the next request, or with what follows the last.
+func (d *Driver) advanceMailbox(reply abi.Success) {
 	box := d.box
 	box.timer.Stop()
 	box.poll.Stop()
@@ -169,29 +199,39 @@ func (d *Driver) advanceMailbox() {
 		return
 	}
 	d.box = nil
+	box.done(reply)
+}
+
+// openTransport: the firmware takes messages; the global policies are the first.
+func (d *Driver) openTransport() {
+	d.ct.open = true
 	list := abi.AppendKLVs(nil, []abi.KLV{{Key: abi.KLVExtendedCATType}})
 	for i, dw := range list {
-		if err := d.config.Arena.Store32(box.block+optInList+4*uint64(i), dw); err != nil {
+		if err := d.config.Arena.Store32(d.block+optInList+4*uint64(i), dw); err != nil {
 			d.fail(err)
 			return
 		}
 	}
-	d.configure(box.done, []abi.Body{
-		abi.UpdateSchedulingPolicies{Policies: []abi.KLV{{Key: abi.KLVRenderComputeYield, Value: []uint32{yieldDuration, yieldRatio}}}},
-		abi.OptInFeature{Address: box.block + optInList, Dwords: uint32(len(list))},
-	})
+	d.configure(d.up, []abi.Body{globalPolicies, abi.OptInFeature{Address: d.block + optInList, Dwords: uint32(len(list))}})
+}
+
+// globalPolicies are Xe's.
+var globalPolicies = abi.UpdateSchedulingPolicies{
+	Policies: []abi.KLV{{Key: abi.KLVRenderComputeYield, Value: []uint32{yieldDuration, yieldRatio}}},
 }
 
 // configure sends the optional settings one after the other; a firmware that
 // refuses one is used without it.
-func (d *Driver) configure(done func(error), left []abi.Body) {
+func (d *Driver) configure(done func(), left []abi.Body) {
 	if len(left) == 0 {
-		d.ready = true
-		done(nil)
+		done()
 		return
 	}
 	d.request(left[0], func(_ abi.Success, err error) {
-		if err != nil {
+		switch {
+		case errors.Is(err, errStopped):
+			return // Somebody else begins anew.
+		case err != nil:
 			d.log.Warn("firmware setting refused", "setting", left[0].Action(), "error", err)
 		}
 		d.configure(done, left[1:])

@@ -149,14 +149,13 @@ type buffer struct {
 // placement is all the device memory of one entity.
 type placement struct {
 	buffers []buffer
-	// lrc and table lie in the GGTT, slots holds the dispatch descriptors.
+	// lrc and table lie in the GGTT, slots holds the dispatch descriptors; 0 before the first job.
 	lrc, table, slots uint64
 }
 
-// place allocates the memory of an entity and writes its address space table.
-// It reads as zero. Errors wrap core.ErrFull or core.ErrInvalid; nothing stays
-// allocated then.
-func (m *memory) place(specs []core.BufferSpec, credits uint32) (p placement, err error) {
+// place allocates the buffers of an entity, which read as zero. Errors wrap
+// core.ErrFull or core.ErrInvalid; nothing stays allocated then.
+func (m *memory) place(specs []core.BufferSpec) (p placement, err error) {
 	defer func() {
 		if err != nil {
 			m.unplace(p)
@@ -165,36 +164,57 @@ func (m *memory) place(specs []core.BufferSpec, credits uint32) (p placement, er
 	if len(specs) > buffersMax {
 		return p, fmt.Errorf("%d buffers, at most %d: %w", len(specs), buffersMax, core.ErrInvalid)
 	}
-	slots := (uint64(credits)*slotSize + hw.Granule - 1) &^ (hw.Granule - 1)
-	if p.lrc, err = allocate(m.low, abi.LRCSize, hw.PageSize, "LRC"); err != nil {
-		return p, err
-	}
-	if p.table, err = allocate(m.low, hw.SpaceSize(len(specs)+privateMappings), hw.PageSize, "address space table"); err != nil {
-		return p, err
-	}
-	if p.slots, err = allocate(m.high, slots, hw.Granule, "dispatch descriptors"); err != nil {
-		return p, err
-	}
-	space := hw.Space{
-		{Address: descriptorBase, Device: p.slots, Size: slots, Private: true},
-		{Address: kernelBase, Device: m.kernelStart, Size: m.kernelSize, Private: true},
-	}
 	next := bufferBase
 	for _, spec := range specs {
 		if spec.Size == 0 || spec.Size > m.highSize {
 			return p, fmt.Errorf("buffer %s of %d bytes, want 1 to %d: %w", spec.Name, spec.Size, m.highSize, core.ErrInvalid)
 		}
-		size := (spec.Size + hw.Granule - 1) &^ (hw.Granule - 1)
+		size := granules(spec.Size)
 		device, err := allocate(m.high, size, hw.Granule, "buffer "+spec.Name)
 		if err != nil {
 			return p, err
 		}
 		p.buffers = append(p.buffers, buffer{spec: spec, device: device, virtual: next})
-		space = append(space, hw.Mapping{Address: next, Device: device, Size: size})
 		next += size + hw.Granule
 	}
-	return p, hw.WriteSpace(m.arena, p.table, space)
+	return p, nil
 }
+
+// lay allocates what an entity's jobs need, and writes its address space table.
+// Errors wrap core.ErrFull; nothing of it stays allocated then.
+func (m *memory) lay(p *placement, credits uint32) (err error) {
+	lrc, table, slots := uint64(0), uint64(0), uint64(0)
+	defer func() {
+		if err != nil {
+			m.unplace(placement{lrc: lrc, table: table, slots: slots})
+		}
+	}()
+	size := granules(uint64(credits) * slotSize)
+	if lrc, err = allocate(m.low, abi.LRCSize, hw.PageSize, "LRC"); err != nil {
+		return err
+	}
+	if table, err = allocate(m.low, hw.SpaceSize(len(p.buffers)+privateMappings), hw.PageSize, "address space table"); err != nil {
+		return err
+	}
+	if slots, err = allocate(m.high, size, hw.Granule, "dispatch descriptors"); err != nil {
+		return err
+	}
+	space := hw.Space{
+		{Address: descriptorBase, Device: slots, Size: size, Private: true},
+		{Address: kernelBase, Device: m.kernelStart, Size: m.kernelSize, Private: true},
+	}
+	for _, b := range p.buffers {
+		space = append(space, hw.Mapping{Address: b.virtual, Device: b.device, Size: granules(b.spec.Size)})
+	}
+	if err = hw.WriteSpace(m.arena, table, space); err != nil {
+		return err
+	}
+	p.lrc, p.table, p.slots = lrc, table, slots
+	return nil
+}
+
+// granules rounds up to whole granules.
+func granules(size uint64) uint64 { return (size + hw.Granule - 1) &^ (hw.Granule - 1) }
 
 // unplace frees what place allocated. The firmware must not know any of it any more.
 func (m *memory) unplace(p placement) error {

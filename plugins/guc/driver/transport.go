@@ -3,6 +3,7 @@ package driver
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
@@ -49,6 +50,12 @@ type transport struct {
 	fence       abi.Fence
 	tracked     map[abi.Fence]*tracked
 	recent      [recentFast]abi.Action
+	// retrying counts requests that wait before they are sent again.
+	retrying int
+	// open says that messages are sent and taken.
+	open bool
+	// lent is the credit of requests that were given up without a reply: a late one returns it.
+	lent uint32
 }
 
 // outgoing is one message on its way.
@@ -102,7 +109,7 @@ func newTransport(d *Driver, block uint64) (*transport, error) {
 // and simulations, on the goroutine that calls Step.
 func (d *Driver) Idle() bool {
 	t := d.ct
-	return t == nil || t.space == g2hCredits && t.outstanding == 0 && len(t.outbox) == 0 && len(t.tracked) == 0
+	return t == nil || t.space == g2hCredits && t.outstanding == 0 && len(t.outbox) == 0 && len(t.tracked) == 0 && t.retrying == 0
 }
 
 func (t *transport) nextFence(track bool) abi.Fence {
@@ -111,6 +118,47 @@ func (t *transport) nextFence(track bool) abi.Fence {
 		return t.fence
 	}
 	return t.fence | abi.FenceUntracked
+}
+
+// halt stops the channel on the host's side: what was asked gets no answer any more, and
+// every credit is back.
+func (t *transport) halt() {
+	cancelled := t.tracked
+	t.open, t.space, t.outstanding, t.lent = false, g2hCredits, 0, 0
+	t.outbox, t.tracked = nil, map[abi.Fence]*tracked{}
+	for _, timer := range []hw.Timer{t.stalled, t.retry} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+	t.stalled, t.retry = nil, nil
+	fences := make([]abi.Fence, 0, len(cancelled))
+	for f := range cancelled {
+		fences = append(fences, f)
+	}
+	slices.Sort(fences)
+	for _, f := range fences {
+		cancelled[f].timer.Stop()
+		cancelled[f].done(abi.Success{}, errStopped)
+	}
+}
+
+// errStopped is what a request gets that a reset or a move cancelled.
+var errStopped = errors.New("channel stopped")
+
+// Credits returns the G2H credit in dwords: what is free, what was lent to requests that
+// were given up without a reply, and all of it. For tests and simulations, on
+// the goroutine that calls Step.
+func (d *Driver) Credits() (free, lent, all uint32) {
+	if d.ct == nil {
+		return g2hCredits, 0, g2hCredits
+	}
+	return d.ct.space, d.ct.lent, g2hCredits
+}
+
+// sendEvent queues a message that nobody answers, whatever becomes of it.
+func (d *Driver) sendEvent(body abi.Body) {
+	d.enqueue(outgoing{fence: d.ct.nextFence(false), hxg: abi.Event(body).Dwords()})
 }
 
 // send queues a fast request; flush writes it.
@@ -134,6 +182,7 @@ func (d *Driver) issue(t *tracked) {
 	t.timer = d.after(d.config.Timeouts.Reply, func() {
 		if d.ct.tracked[fence] == t {
 			delete(d.ct.tracked, fence)
+			d.ct.lent += creditReply
 			t.done(abi.Success{}, fmt.Errorf("%s: no reply in %s", t.body.Action(), d.config.Timeouts.Reply))
 		}
 	})
@@ -142,15 +191,15 @@ func (d *Driver) issue(t *tracked) {
 
 func (d *Driver) enqueue(m outgoing) {
 	if len(d.ct.outbox) >= outboxMax {
-		d.fail(fmt.Errorf("ct: %d messages wait for room", outboxMax))
+		d.reset(fmt.Errorf("ct: %d messages wait for room", outboxMax))
 		return
 	}
 	d.ct.outbox = append(d.ct.outbox, m)
 }
 
-// flush writes what fits. No progress for Timeouts.Stall is a deadlock, and the device's end.
+// flush writes what fits. No progress for Timeouts.Stall is a deadlock, and the GT is reset.
 func (d *Driver) flush() {
-	if d.ct == nil || len(d.ct.outbox) == 0 {
+	if d.ct == nil || !d.ct.open || len(d.ct.outbox) == 0 {
 		return
 	}
 	t, sent := d.ct, 0
@@ -163,7 +212,7 @@ func (d *Driver) flush() {
 			break
 		}
 		if err != nil {
-			d.fail(fmt.Errorf("ct send: %w", err))
+			d.reset(fmt.Errorf("ct send: %w", err))
 			return
 		}
 		if d.log.IsTrace() {
@@ -193,7 +242,8 @@ func (d *Driver) watchStall(progress bool) {
 	}
 	if t.stalled == nil {
 		t.stalled = d.after(d.config.Timeouts.Stall, func() {
-			d.fail(fmt.Errorf("ct: no forward progress in %s", d.config.Timeouts.Stall))
+			t.stalled = nil
+			d.reset(fmt.Errorf("ct: no forward progress in %s", d.config.Timeouts.Stall))
 		})
 	}
 	if t.retry == nil {
@@ -201,24 +251,25 @@ func (d *Driver) watchStall(progress bool) {
 	}
 }
 
-// receive takes every message of the firmware. What breaks the transport ends
-// the device; a message whose content is wrong is logged and dropped.
+// receive takes every message of the firmware. What breaks the transport asks for
+// a GT reset; a message whose content is wrong is logged and dropped.
 func (d *Driver) receive() {
-	for d.ct != nil && d.failure == nil {
+	for d.ct != nil && d.ct.open && d.failure == nil {
 		fence, hxg, ok, err := d.ct.receiver.Receive()
 		if err != nil {
-			d.fail(fmt.Errorf("ct receive: %w", err))
+			d.reset(fmt.Errorf("ct receive: %w", err))
 			return
 		}
 		if !ok {
 			return
 		}
+		d.sign()
 		if d.log.IsTrace() {
 			d.log.Trace("g2h", "fence", uint16(fence), "message", abi.Describe(hxg))
 		}
 		packet, err := abi.Parse(hxg)
 		if packet.Origin != abi.OriginGUC {
-			d.fail(fmt.Errorf("ct receive: origin is not the firmware: %s", abi.Describe(hxg)))
+			d.reset(fmt.Errorf("ct receive: origin is not the firmware: %s", abi.Describe(hxg)))
 			return
 		}
 		switch packet.Type {
@@ -227,7 +278,7 @@ func (d *Driver) receive() {
 		case abi.TypeSuccess, abi.TypeFailure, abi.TypeRetry:
 			d.takeReply(fence, packet, hxg, err)
 		default:
-			d.fail(fmt.Errorf("ct receive: type %s is not taken", packet.Type))
+			d.reset(fmt.Errorf("ct receive: type %s is not taken", packet.Type))
 		}
 	}
 }
@@ -246,7 +297,7 @@ var credited = map[abi.Action]bool{
 // the driver disagree about what is under way.
 func (d *Driver) release(dwords uint32) bool {
 	if d.ct.outstanding == 0 || d.ct.space+dwords > g2hCredits {
-		d.fail(fmt.Errorf("ct: %d dwords of credit returned, %d of %d in use for %d messages",
+		d.reset(fmt.Errorf("ct: %d dwords of credit returned, %d of %d in use for %d messages",
 			dwords, g2hCredits-d.ct.space, g2hCredits, d.ct.outstanding))
 		return false
 	}
@@ -269,7 +320,12 @@ func (d *Driver) takeEvent(packet abi.Packet, hxg []uint32, malformed error) {
 
 func (d *Driver) takeReply(fence abi.Fence, packet abi.Packet, hxg []uint32, malformed error) {
 	if fence&abi.FenceUntracked != 0 {
-		d.fail(fmt.Errorf("ct: fast request %s was answered: %s", d.ct.recent[fence%recentFast], abi.Describe(hxg)))
+		if d.recovering() {
+			// What was refused was said before the move; recovery says it again.
+			d.log.Warn("late answer dropped", "fence", uint16(fence))
+			return
+		}
+		d.reset(fmt.Errorf("ct: fast request %s was answered: %s", d.ct.recent[fence%recentFast], abi.Describe(hxg)))
 		return
 	}
 	if !d.release(creditReply) {
@@ -277,6 +333,7 @@ func (d *Driver) takeReply(fence abi.Fence, packet abi.Packet, hxg []uint32, mal
 	}
 	t := d.ct.tracked[fence]
 	if t == nil {
+		d.ct.lent -= min(d.ct.lent, creditReply)
 		d.log.Warn("reply without request", "fence", uint16(fence))
 		return
 	}
@@ -296,6 +353,15 @@ func (d *Driver) takeReply(fence abi.Fence, packet abi.Packet, hxg []uint32, mal
 			t.done(abi.Success{}, fmt.Errorf("%s: refused %d times", t.body.Action(), retriesMax))
 			return
 		}
-		d.after(time.Duration(t.tries)*retryDelay, func() { d.issue(t) })
+		ct := d.ct
+		ct.retrying++
+		d.after(time.Duration(t.tries)*retryDelay, func() {
+			ct.retrying--
+			if ct != d.ct || !ct.open {
+				t.done(abi.Success{}, errStopped)
+				return
+			}
+			d.issue(t)
+		})
 	}
 }
