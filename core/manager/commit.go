@@ -23,7 +23,10 @@ func (d *device) commit() {
 	w, seq := d.next, d.nextSeq
 	d.next, d.writing = nil, true
 	crash.Point("manager.commit.before")
+	// Whoever starts after the stop must find on record what was under way.
+	d.manager.busy.Add(1)
 	d.manager.config.Store.Commit(w, func(err error) {
+		defer d.manager.busy.Done()
 		d.post(func() { d.committed(w, seq, err) })
 	})
 }

@@ -36,7 +36,7 @@ type Config struct {
 type Manager struct {
 	config Config
 	hub    *hub
-	busy   sync.WaitGroup // image operations under way
+	busy   sync.WaitGroup // commits and image operations under way
 	detach atomic.Bool
 	killed chan struct{}
 
@@ -248,9 +248,9 @@ func (m *Manager) Stop(ctx context.Context, detach bool) error {
 	select {
 	case <-idle:
 	case <-ctx.Done():
-		// An image or a result file is stuck in the system; the record does not
-		// name what was being written.
-		late = errors.Join(late, fmt.Errorf("stop image operations: %w", core.ErrDeadline))
+		// A commit, an image or a result file is stuck in the system; the record
+		// does not name what was being written.
+		late = errors.Join(late, fmt.Errorf("stop commits and image operations: %w", core.ErrDeadline))
 	}
 	return late
 }

@@ -345,6 +345,31 @@ func TestStopped(t *testing.T) {
 	})
 }
 
+// TestStopWaitsForTheCommit: who starts after a stop finds on record all that the
+// disk had been given.
+func TestStopWaitsForTheCommit(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.create(r.entity("x", newJob("a", 300)))
+		r.progressed("a", 20)
+		r.lock(func() { r.latency = time.Second })
+		r.within(time.Minute, "a commit under way", func() bool {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return r.writing
+		})
+		r.stop(true)
+		r.lock(func() {
+			if r.writing {
+				t.Error("stopped, and the disk still writes")
+			}
+			r.latency = time.Millisecond
+		})
+		r.start(nil)
+		r.ends(core.JobCompleted, "a")
+		r.executed(0, "a")
+	})
+}
+
 // TestStopWhileDiskFull: who waits for a commit is answered when the loop ends.
 func TestStopWhileDiskFull(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
