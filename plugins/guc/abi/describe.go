@@ -78,6 +78,9 @@ func describeParams(b Body) string {
 	case ControlCTB:
 		return fmt.Sprintf("enable=%t", m.Enable)
 	}
+	if text := describeMigrate(b); text != "" {
+		return text
+	}
 	if dw := b.payload(nil); len(dw) > 0 {
 		return fmt.Sprintf("%08x", head(dw))
 	}

@@ -36,6 +36,8 @@ const (
 	ErrorProtocol             ErrorCode = 0x04
 	ErrorInvalidState         ErrorCode = 0x0A
 	ErrorUnsupportedVersion   ErrorCode = 0x0B
+	ErrorInvalidVFID          ErrorCode = 0x0C
+	ErrorUnprovisionedVF      ErrorCode = 0x0D
 	ErrorNotSupported         ErrorCode = 0x20
 	ErrorUnknownAction        ErrorCode = 0x30
 	ErrorAborted              ErrorCode = 0x31
@@ -70,7 +72,7 @@ const (
 
 var errorNames = map[ErrorCode]string{
 	ErrorProtocol: "protocol error", ErrorInvalidState: "invalid state", ErrorUnsupportedVersion: "unsupported version",
-	ErrorNotSupported: "not supported", ErrorUnknownAction: "unknown action", ErrorAborted: "aborted",
+	ErrorInvalidVFID: "invalid VFID", ErrorUnprovisionedVF: "unprovisioned VF", ErrorNotSupported: "not supported", ErrorUnknownAction: "unknown action", ErrorAborted: "aborted",
 	ErrorNoPermission: "no permission", ErrorCannotComplete: "cannot complete", ErrorInvalidKLV: "invalid KLV value",
 	ErrorInvalidParams: "invalid parameters", ErrorInvalidContextIndex: "invalid context index",
 	ErrorInvalidRegistration: "invalid context registration", ErrorInvalidDoorbell: "invalid doorbell",

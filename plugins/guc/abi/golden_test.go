@@ -27,12 +27,15 @@ var golden = []struct {
 	{"reset", 0, GUCEvent(ContextReset{ID: 7}), []uint32{0x00000002, 0x90001008, 7}},
 	{"engine failure", 0, GUCEvent(EngineFailure{Class: ClassCompute, Reason: 0xAB}), []uint32{0x00000004, 0x90001009, 4, 0, 0xAB}},
 	{"failure", 0x8001, FailureReply(ErrorContextNotRegistered, 0), []uint32{0x80010001, 0xE0000100}},
-	{"size query", 0x0012, Request(Opaque{Opcode: ActionSaveRestoreVF, Params: []uint32{3, 0, 0, 0}}), []uint32{0x00120005, 0x0000550B, 3, 0, 0, 0}},
+	{"size query", 0x0012, Request(SaveRestoreVF{Function: 3}), []uint32{0x00120005, 0x0000550B, 3, 0, 0, 0}},
 	{"size reply", 0x0012, SuccessReply(96), []uint32{0x00120001, 0xF0000060}},
 	{"retry", 0x0012, RetryReply(0), []uint32{0x00120001, 0xD0000000}},
 	{"bad state", 0x0012, FailureReply(ErrorInvalidState, 0), []uint32{0x00120001, 0xE000000A}},
-	{"restore", 0x0013, Request(Opaque{Opcode: ActionSaveRestoreVF, Data0: 1, Params: []uint32{3, 0x1000, 1, 96}}),
+	{"restore", 0x0013, Request(SaveRestoreVF{Restore: true, Function: 3, Address: 0x1_0000_1000, Dwords: 96}),
 		[]uint32{0x00130005, 0x0001550B, 3, 0x1000, 1, 96}},
+	{"pause", 0x0014, Request(VFControl{Function: 3, Command: VFPause}), []uint32{0x00140003, 0x00005506, 3, 1}},
+	{"pause done", 0, GUCEvent(VFStateNotify{Function: 3, State: VFStatePauseDone}), []uint32{0x00000003, 0x90005106, 3, 3}},
+	{"fast failure", 0x8001, FailureReply(ErrorInvalidVFID, 0), []uint32{0x80010001, 0xE000000C}},
 }
 
 func TestGolden(t *testing.T) {
@@ -60,6 +63,9 @@ func TestGoldenMMIO(t *testing.T) {
 		{Request(SelfCfg{Key: KLVH2GSize, Length: 1, Value: 4096}), [4]uint32{0x00000508, 0x09040001, 0x1000, 0}},
 		{Request(ControlCTB{Enable: true}), [4]uint32{0x00004509, 1}},
 		{SuccessReply(1), [4]uint32{0xF0000001}},
+		{Request(ResfixStart{Marker: 0xABC}), [4]uint32{0x0ABC550F}},
+		{Request(ResfixDone{Marker: 0xABC}), [4]uint32{0x0ABC5508}},
+		{FailureReply(ErrorVFMigrated, 0), [4]uint32{0xE0000107}},
 		{SuccessReply(0), [4]uint32{0xF0000000}},
 	}
 	for _, c := range cases {
@@ -111,6 +117,14 @@ func TestParseRefuses(t *testing.T) {
 		{[]uint32{0x2000100B, 7, 0x20010002, 1}, ErrorMalformedKLV},
 		{[]uint32{0xE0000100, 0}, ErrorProtocol}, // Failures have one dword.
 		{[]uint32{0x20007000, 1, 1}, ErrorInvalidParams},
+		{[]uint32{0x00005506, 3, 6}, ErrorInvalidParams}, // No such command.
+		{[]uint32{0x00015506, 3, 1}, ErrorInvalidParams}, // DATA0.
+		{[]uint32{0x90005106, 3, 0}, ErrorInvalidParams}, // No such state.
+		{[]uint32{0x0002550B, 3, 0, 0, 0}, ErrorInvalidParams},
+		{[]uint32{0x0001550B, 3, 0, 0, 1 << 28}, ErrorInvalidParams},
+		{[]uint32{0x0000550B, 3, 0, 0}, ErrorInvalidParams},
+		{[]uint32{0x0000550F}, ErrorInvalidParams}, // No marker.
+		{[]uint32{0x00005508}, ErrorInvalidParams},
 		{make([]uint32, 256), ErrorProtocol},
 	}
 	for _, c := range cases {
@@ -124,10 +138,14 @@ func TestParseRefuses(t *testing.T) {
 
 func TestDescribe(t *testing.T) {
 	cases := map[string][]uint32{
-		"FAST_REQUEST SCHED_CONTEXT_MODE_SET guc_id=7 enable=true":         {0x20001001, 7, 1},
-		"EVENT ENGINE_FAILURE_NOTIFICATION class=4 instance=0 reason=0xab": {0x90001009, 4, 0, 0xAB},
-		"FAILURE context not registered (0x100) hint=0x0":                  {0xE0000100},
-		"EVENT NOTIFY_EXCEPTION":                                           {0x90008005},
+		"FAST_REQUEST SCHED_CONTEXT_MODE_SET guc_id=7 enable=true":             {0x20001001, 7, 1},
+		"EVENT ENGINE_FAILURE_NOTIFICATION class=4 instance=0 reason=0xab":     {0x90001009, 4, 0, 0xAB},
+		"FAILURE context not registered (0x100) hint=0x0":                      {0xE0000100},
+		"REQUEST SAVE_RESTORE_VF vfid=3 restore=true address=0x1000 dwords=96": {0x0001550B, 3, 0x1000, 0, 96},
+		"EVENT VF_STATE_NOTIFY vfid=1 state=pause-done":                        {0x90005106, 1, 3},
+		"REQUEST VF_CONTROL vfid=1 command=resume":                             {0x00005506, 1, 2},
+		"REQUEST RESFIX_START marker=0x1":                                      {0x0001550F},
+		"EVENT NOTIFY_EXCEPTION":                                               {0x90008005},
 	}
 	for want, dw := range cases {
 		if got := Describe(dw); got != want {

@@ -27,10 +27,15 @@ var lengths = map[Action][2]int{
 	ActionTLBInvalidationDone:      {1, 1},
 	ActionCrashDumpPosted:          {0, 0},
 	ActionException:                {0, 0},
+	ActionVFControl:                {2, 2},
+	ActionVFStateNotify:            {2, 2},
+	ActionSaveRestoreVF:            {4, 4},
+	ActionResfixStart:              {0, 0},
+	ActionResfixDone:               {0, 0},
 }
 
 // parseBody decodes the parameters of a request or event. Typed bodies have
-// DATA0 = 0 and the exact length.
+// DATA0 = 0, but for those of migration, and the exact length.
 func parseBody(h Header, p []uint32) (Body, error) {
 	action := h.Action()
 	bounds, typed := lengths[action]
@@ -39,6 +44,14 @@ func parseBody(h Header, p []uint32) (Body, error) {
 	}
 	if len(p) < bounds[0] || len(p) > bounds[1] {
 		return nil, wire(ErrorInvalidParams, "%s: %d dwords, want %d to %d", action, len(p)+1, bounds[0]+1, bounds[1]+1)
+	}
+	switch action {
+	case ActionVFControl, ActionVFStateNotify, ActionSaveRestoreVF, ActionResfixStart, ActionResfixDone:
+		data0 := h.Aux >> 16
+		if body := parseMigrate(action, data0, p); body != nil && body.aux() == h.Aux {
+			return body, nil
+		}
+		return nil, wire(ErrorInvalidParams, "%s: value out of range in DATA0 %#x, %08x", action, data0, p)
 	}
 	if h.Aux>>16 != 0 {
 		return nil, wire(ErrorInvalidParams, "%s: reserved DATA0 %#x set", action, h.Aux>>16)

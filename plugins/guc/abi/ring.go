@@ -90,6 +90,9 @@ func NewSender(r Ring) (*Sender, error) {
 	return s, s.refresh()
 }
 
+// Tail is the next dword to write.
+func (s *Sender) Tail() uint32 { return s.tail }
+
 // Idle reports whether the other side has read everything.
 func (s *Sender) Idle() bool { return s.ring.Desc.Load(DescHead) == s.tail }
 
@@ -201,6 +204,9 @@ func NewReceiver(r Ring) (*Receiver, error) {
 	}
 	return &Receiver{ring: r, head: head}, nil
 }
+
+// Head is the next dword to read.
+func (r *Receiver) Head() uint32 { return r.head }
 
 // Receive takes the next message; ok is false when there is none. It skips
 // NOPs, takes padded and wrapped messages, and moves HEAD. hxg is valid until

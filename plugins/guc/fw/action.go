@@ -1,6 +1,8 @@
 package fw
 
 import (
+	"slices"
+
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
@@ -14,6 +16,9 @@ const registerWords = uint32(hw.PageSize / 4)
 // handle carries out one H2G message and returns its reply; receive decides by
 // the message's type whether the reply is sent.
 func (f *Firmware) handle(p abi.Packet) abi.Packet {
+	if f.function.state != functionRunning && !slices.Contains(owners, p.Body.Action()) {
+		return f.refusal(MisusePaused)
+	}
 	switch m := p.Body.(type) {
 	case abi.RegisterContext:
 		return f.register(m)
@@ -37,60 +42,72 @@ func (f *Firmware) handle(p abi.Packet) abi.Packet {
 		return f.invalidate(m.Seqno)
 	case abi.SelfCfg:
 		return f.selfCfg(m)
+	case abi.SaveRestoreVF:
+		return f.saveRestore(m)
 	}
-	return refuse(p.Body.Action())
+	return f.refuse(p.Body.Action())
 }
 
 func failure(code abi.ErrorCode) abi.Packet { return abi.FailureReply(code, 0) }
 
 // register makes a context known. It becomes disabled.
 func (f *Firmware) register(m abi.RegisterContext) abi.Packet {
-	if m.ID >= abi.GUCIDMax {
-		return failure(abi.ErrorInvalidContextIndex)
-	}
-	class := f.classOf(m.Class)
-	if class == nil || m.SubmitMask == 0 || uint64(m.SubmitMask)>>len(class.instances) != 0 {
-		return failure(abi.ErrorInvalidEngine)
-	}
-	if g := f.contexts[m.ID]; g != nil && g.state == contextDeregistering {
-		return failure(abi.ErrorPendingAction)
-	} else if g != nil {
-		return failure(abi.ErrorContextRegistered)
+	if m.ID < abi.GUCIDMax {
+		if g := f.contexts[m.ID]; g != nil && g.state == contextDeregistering {
+			return f.refusal(MisuseDeregistering)
+		} else if g != nil {
+			return f.refusal(MisuseRegistered)
+		}
 	}
 	if m.Flags&^abi.ContextFlagKMD != 0 || m.WQDescriptor != 0 || m.WQBuffer != 0 || m.WQSize != 0 {
-		return failure(abi.ErrorInvalidRegistration)
+		return f.refusal(MisuseRegistration)
 	}
 	lrc, err := abi.DecodeLRCDescriptor(m.LRCDescriptor)
-	if err != nil || lrc.LRC < hw.MemoryBase {
-		return failure(abi.ErrorInvalidGGTT)
-	}
-	if _, err := f.cfg.Arena.Bytes(lrc.LRC, abi.LRCSize); err != nil {
-		return failure(abi.ErrorInvalidGGTT)
-	}
-	regs, err := f.cfg.Arena.Words(lrc.LRC+abi.RegisterOffset, registerWords)
 	if err != nil {
-		return failure(abi.ErrorInvalidGGTT)
+		lrc = abi.LRCDescriptor{} // No context lies there.
 	}
-	f.contexts[m.ID] = &guContext{
-		id: m.ID, class: class, mask: m.SubmitMask, lrc: lrc, regs: regs,
-		policies: policies{level: DefaultPriority, quantumUS: DefaultQuantumUS, preemptionUS: DefaultPreemptionUS},
+	g, code := f.newContext(m.ID, m.Class, m.SubmitMask, lrc)
+	if g == nil {
+		return failure(code)
 	}
+	f.contexts[m.ID] = g
 	return abi.SuccessReply(0)
+}
+
+// newContext makes a disabled context with the default policies, or says what
+// is wrong with it.
+func (f *Firmware) newContext(id abi.GUCID, c abi.EngineClass, mask uint32, lrc abi.LRCDescriptor) (*guContext, abi.ErrorCode) {
+	if id >= abi.GUCIDMax {
+		return nil, f.code(MisuseContextIndex)
+	}
+	class := f.classOf(c)
+	if class == nil || mask == 0 || uint64(mask)>>len(class.instances) != 0 {
+		return nil, f.code(MisuseEngine)
+	}
+	_, err1 := f.cfg.Arena.Bytes(lrc.LRC, abi.LRCSize)
+	regs, err2 := f.cfg.Arena.Words(lrc.LRC+abi.RegisterOffset, registerWords)
+	if err1 != nil || err2 != nil || lrc.LRC < hw.MemoryBase {
+		return nil, f.code(MisuseAddress)
+	}
+	return &guContext{
+		id: id, class: class, mask: mask, lrc: lrc, regs: regs,
+		policies: policies{level: DefaultPriority, quantumUS: DefaultQuantumUS, preemptionUS: DefaultPreemptionUS},
+	}, 0
 }
 
 // known returns the context of an id, or the refusal.
 func (f *Firmware) known(id abi.GUCID) (*guContext, *abi.Packet) {
 	g := f.contexts[id]
-	code := abi.ErrorContextNotRegistered
+	misuse := MisuseNotRegistered
 	switch {
 	case id >= abi.GUCIDMax:
-		code = abi.ErrorInvalidContextIndex
+		misuse = MisuseContextIndex
 	case g != nil && g.state == contextDeregistering:
-		code = abi.ErrorPendingAction
+		misuse = MisuseDeregistering
 	case g != nil:
 		return g, nil
 	}
-	p := failure(code)
+	p := f.refusal(misuse)
 	return nil, &p
 }
 
@@ -104,10 +121,10 @@ func (f *Firmware) updatePolicies(m abi.UpdateContextPolicies) abi.Packet {
 	p, rearm := g.policies, false
 	for _, k := range m.Policies {
 		if k.Key < abi.KLVExecutionQuantum || k.Key > abi.KLVFrequency {
-			return failure(abi.ErrorInvalidKLVKey)
+			return f.refusal(MisusePolicyKey)
 		}
 		if len(k.Value) != 1 {
-			return failure(abi.ErrorMalformedKLV)
+			return f.refusal(MisusePolicyLength)
 		}
 		v := k.Value[0]
 		switch k.Key {
@@ -117,24 +134,25 @@ func (f *Firmware) updatePolicies(m abi.UpdateContextPolicies) abi.Packet {
 			p.preemptionUS, rearm = min(v, abi.PolicyMaxUS), true
 		case abi.KLVPriority:
 			if v >= levels {
-				return failure(abi.ErrorInvalidKLV)
+				return f.refusal(MisusePolicyValue)
 			}
 			p.level = v
 		case abi.KLVPreemptToIdle:
 			if v > 1 {
-				return failure(abi.ErrorInvalidKLV)
+				return f.refusal(MisusePolicyValue)
 			}
 			p.toIdle = v == 1
 		case abi.KLVFrequency:
 			p.frequency = v
 		}
 	}
+	moved := g.policies.level != p.level
 	g.policies = p
-	if g.queued && g.queuedAt != p.level {
+	if g.queued && moved {
 		g.class.remove(g)
-		g.class.push(g, false)
+		f.queue(g, false)
 	}
-	if rearm && g.on != nil && g.on.preempting {
+	if rearm && !f.cfg.KeepPreemption && g.on != nil && g.on.preempting {
 		f.armPreemption(g.on)
 	}
 	return abi.SuccessReply(0)
@@ -149,7 +167,7 @@ func (f *Firmware) modeSet(m abi.SchedContextModeSet) abi.Packet {
 	}
 	if m.Enable {
 		if g.state == contextDisabling {
-			return failure(abi.ErrorPendingAction)
+			return f.refusal(MisuseOpposite)
 		}
 		f.counters.ModeSets++
 		g.state = contextEnabled
@@ -205,7 +223,7 @@ func (f *Firmware) submit(g *guContext) {
 	case g.on != nil:
 		g.on.tail = g.regs.Load(abi.RegRingTail)
 	case !g.queued && g.pending():
-		g.class.push(g, false)
+		f.queue(g, false)
 	}
 }
 
@@ -216,7 +234,7 @@ func (f *Firmware) deregister(m abi.DeregisterContext) abi.Packet {
 		return *refusal
 	}
 	if g.state != contextDisabled && g.state != contextReset {
-		return failure(abi.ErrorInvalidState)
+		return f.refusal(MisuseStillEnabled)
 	}
 	g.state = contextDeregistering
 	f.done(func() {
@@ -235,7 +253,11 @@ func (f *Firmware) done(do func()) {
 		do()
 		return
 	}
-	f.after(f.cfg.DoneDelay, do)
+	f.dones++
+	f.after(f.cfg.DoneDelay, func() {
+		f.dones--
+		do()
+	})
 }
 
 // globalPolicies takes the one global policy there is. It has no effect: it
@@ -244,11 +266,11 @@ func (f *Firmware) globalPolicies(m abi.UpdateSchedulingPolicies) abi.Packet {
 	for _, k := range m.Policies {
 		switch {
 		case k.Key != abi.KLVRenderComputeYield:
-			return failure(abi.ErrorInvalidKLVKey)
+			return f.refusal(MisusePolicyKey)
 		case len(k.Value) != 2:
-			return failure(abi.ErrorMalformedKLV)
+			return f.refusal(MisusePolicyLength)
 		case k.Value[1] > 100:
-			return failure(abi.ErrorInvalidKLV)
+			return f.refusal(MisusePolicyValue)
 		}
 	}
 	return abi.SuccessReply(uint32(len(m.Policies)))
@@ -258,10 +280,10 @@ func (f *Firmware) globalPolicies(m abi.UpdateSchedulingPolicies) abi.Packet {
 func (f *Firmware) policyBlock(m abi.GlobalSchedPolicyChange) abi.Packet {
 	block, err := f.cfg.Arena.Words(uint64(m.Block), abi.PolicyBlockDwords)
 	if err != nil || uint64(m.Block) < hw.MemoryBase {
-		return failure(abi.ErrorInvalidGGTT)
+		return f.refusal(MisuseAddress)
 	}
 	if block.Load(abi.PolicyBlockValid) != 1 {
-		return failure(abi.ErrorInvalidParams)
+		return f.refusal(MisusePolicyBlock)
 	}
 	f.noEngineReset = block.Load(abi.PolicyBlockFlags)&abi.PolicyFlagDisableReset != 0
 	return abi.SuccessReply(0)
@@ -270,11 +292,11 @@ func (f *Firmware) policyBlock(m abi.GlobalSchedPolicyChange) abi.Packet {
 // optIn switches on the features of a list in memory, all or none.
 func (f *Firmware) optIn(m abi.OptInFeature) abi.Packet {
 	if m.Dwords > abi.DwordsMax {
-		return failure(abi.ErrorInvalidSize)
+		return f.refusal(MisuseListSize)
 	}
 	words, err := f.cfg.Arena.Words(m.Address, m.Dwords)
 	if err != nil || m.Address < hw.MemoryBase {
-		return failure(abi.ErrorInvalidGGTT)
+		return f.refusal(MisuseAddress)
 	}
 	dw := make([]uint32, m.Dwords)
 	for i := range dw {
@@ -287,11 +309,11 @@ func (f *Firmware) optIn(m abi.OptInFeature) abi.Packet {
 	for _, k := range list {
 		switch {
 		case len(k.Value) != 0:
-			return failure(abi.ErrorMalformedKLV)
+			return f.refusal(MisusePolicyLength)
 		case k.Key == abi.KLVDynamicICS:
-			return failure(abi.ErrorNotSupported)
+			return f.refusal(MisuseNotSupported)
 		case k.Key != abi.KLVExtendedCATType:
-			return failure(abi.ErrorInvalidKLVKey)
+			return f.refusal(MisusePolicyKey)
 		}
 	}
 	f.extendedCat = f.extendedCat || len(list) > 0
@@ -302,7 +324,7 @@ func (f *Firmware) optIn(m abi.OptInFeature) abi.Packet {
 // space tables are read anew at each dispatch.
 func (f *Firmware) invalidate(seqno uint32) abi.Packet {
 	if seqno == 0 || seqno > seqnoMax {
-		return failure(abi.ErrorInvalidParams)
+		return f.refusal(MisuseSeqno)
 	}
 	f.done(func() { f.event(abi.TLBInvalidationDone{Seqno: seqno}) })
 	return abi.SuccessReply(0)

@@ -117,7 +117,7 @@ func (f *Firmware) takeH2G() bool {
 	worked := false
 	for range f.cfg.MessagesMax {
 		if !f.ct.open || f.phase != phaseReady || len(f.ct.queue) >= f.cfg.QueueMax ||
-			f.injected.deaf || f.injected.blocked || f.injected.doom != nil {
+			f.function.state.deaf() || f.injected.deaf || f.injected.blocked || f.injected.doom != nil {
 			break
 		}
 		if now := f.cfg.Clock.Now(); f.h2gAt > now {
@@ -165,7 +165,16 @@ func (f *Firmware) process(fence abi.Fence, p abi.Packet, err error) {
 	if err != nil {
 		reply = abi.FailureReply(codeOf(err), 0)
 	} else {
-		reply = f.handle(p)
+		control, owner := p.Body.(abi.VFControl)
+		if owner {
+			var now bool
+			if reply, now = f.vfControl(fence, control); !now {
+				f.function.owed = p.Type == abi.TypeRequest
+				return
+			}
+		} else {
+			reply = f.handle(p)
+		}
 	}
 	f.answer(fence, p.Type, reply)
 }

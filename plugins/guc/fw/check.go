@@ -18,6 +18,9 @@ func (f *Firmware) Check() error {
 			return fmt.Errorf("%s with %d contexts", f.phase, len(f.contexts))
 		}
 	}
+	if s := f.function.state; s != functionRunning && s != functionPausing && s != functionStopping && s != functionResetting && !f.quiet() {
+		return fmt.Errorf("something runs while the function is %s", s)
+	}
 	var pending uint64
 	for id, g := range f.contexts {
 		pending += uint64(g.disables)
@@ -29,9 +32,9 @@ func (f *Firmware) Check() error {
 		return fmt.Errorf("%d mode sets, %d answered, %d forgotten, %d pending", c.ModeSets, c.ModeDones, c.ModesForgotten, pending)
 	}
 	for _, c := range f.classes {
-		for l, queue := range c.ready {
+		for l := range c.ready {
 			seen := map[*guContext]bool{}
-			for _, g := range queue {
+			for g := range c.ready[l].all() {
 				if !g.queued || g.queuedAt != uint32(l) || seen[g] || f.contexts[g.id] != g {
 					return fmt.Errorf("context %d stands wrongly in queue %d", g.id, l)
 				}
@@ -91,8 +94,8 @@ func (f *Firmware) Idle() bool {
 		return false
 	}
 	for _, c := range f.classes {
-		for _, queue := range c.ready {
-			if len(queue) > 0 {
+		for l := range c.ready {
+			if c.ready[l].first != nil {
 				return false
 			}
 		}

@@ -51,6 +51,10 @@ type Config struct {
 	// QuantumMin and PreemptionMin are floors under the policies of contexts
 	// (0 keeps the policies; see LiveQuantumMin). A policy of 0, "never", stays.
 	QuantumMin, PreemptionMin time.Duration
+	OpenPoints
+	// Function is the number (VFID) under which the device is saved and restored
+	// (0: abi.FunctionSelf).
+	Function uint32
 	// NoHeadOfLineBlocking lets contexts behind a head that cannot be placed run.
 	NoHeadOfLineBlocking bool
 	// SampleInterval is how often progress of a running dispatch is written to
@@ -82,6 +86,14 @@ func (c Config) complete() (Config, error) {
 	if c.Arena == nil || c.Ports.Registers == nil || c.Ports.Doorbell == nil || c.Ports.Interrupt == nil ||
 		c.Engine == nil || c.Clock == nil {
 		return c, fmt.Errorf("arena, ports, engine and clock are required: %w", ErrInvalid)
+	}
+	open, err := c.OpenPoints.complete()
+	if err != nil {
+		return c, err
+	}
+	c.OpenPoints = open
+	if c.Function == 0 {
+		c.Function = abi.FunctionSelf
 	}
 	if c.Classes == nil {
 		c.Classes = map[abi.EngineClass]int{abi.ClassCompute: 1}
@@ -139,6 +151,8 @@ type Counters struct {
 	Broken uint64
 	// GTResets counts resets of the device, GTResetsFailed those that an engine outlasted.
 	GTResets, GTResetsFailed uint64
+	// Saves and Restores count snapshots.
+	Saves, Restores uint64
 	// Faults counts what the fault plan hit.
 	Faults uint64
 }

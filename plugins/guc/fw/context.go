@@ -61,8 +61,12 @@ type guContext struct {
 	regs     hw.Words
 	policies policies
 	// queued says that it stands in its class's queue, at level queuedAt.
-	queued   bool
-	queuedAt uint32
+	queued     bool
+	queuedAt   uint32
+	prev, next *guContext
+	// waitsSince is when it began to wait, or was promoted last; used is what it
+	// had of its quantum when it made room for a stronger one.
+	waitsSince, used time.Duration
 	// on is the engine instance it is on, nil when off.
 	on *instance
 	// disables counts MODE_SET(0) that are not answered yet.

@@ -61,11 +61,11 @@ const tick = time.Microsecond
 func (f *Firmware) switchIn(in *instance, g *guContext) {
 	now := f.cfg.Clock.Now()
 	f.counters.SwitchIns++
-	*in = instance{index: in.index, g: g, level: g.policies.level, toIdle: g.policies.toIdle,
+	*in = instance{index: in.index, g: g, level: g.queuedAt, toIdle: g.policies.toIdle,
 		since: now, stamp: g.timestamp(), quantumAt: never, preemptAt: never, sampleAt: never}
 	g.on = in
 	if q := microseconds(g.policies.quantumUS, f.cfg.QuantumMin); q > 0 {
-		in.quantumAt = now + q
+		in.quantumAt = now + max(q-g.used, 0)
 	}
 	if err := f.loadRing(in); err != nil {
 		f.fault(in, hw.CauseDescriptor, err.Error())
@@ -205,14 +205,26 @@ func (f *Firmware) ticks(in *instance) uint64 {
 // queues it again if it has work.
 func (f *Firmware) switchOut(in *instance) {
 	g, rotate := in.g, in.rotate
+	used := time.Duration(0)
+	if in.quantumAt != never && !rotate && f.cfg.CarryQuantum {
+		used = g.used + f.cfg.Clock.Now() - in.since
+	}
 	f.save(in)
+	g.used = 0
 	if g.disables > 0 {
 		f.disabled(g)
 		return
 	}
 	if g.pending() {
-		g.class.push(g, !rotate)
+		g.used = used
+		f.queue(g, !rotate)
 	}
+}
+
+// queue makes a context wait for an engine of its class.
+func (f *Firmware) queue(g *guContext, front bool) {
+	g.waitsSince = f.cfg.Clock.Now()
+	g.class.push(g, front)
 }
 
 // save writes head and timestamp into the context image and frees the instance.

@@ -50,14 +50,21 @@ func causeOf(c core.Cause) hw.Cause {
 }
 
 // fault resets the engine under a context that misbehaved: descriptor, 0x8002,
-// 0x1008, and then whatever disable waited for it.
+// 0x1008, and then whatever disable waited for it (the order can be configured).
 func (f *Firmware) fault(in *instance, cause hw.Cause, detail string) {
 	g := in.g
 	f.blame(in, cause, detail)
 	f.counters.Resets++
-	f.event(abi.StateCapture{})
-	f.event(abi.ContextReset{ID: g.id})
-	f.afterReset(g)
+	for _, a := range f.cfg.ResetOrder {
+		switch a {
+		case abi.ActionStateCapture:
+			f.event(abi.StateCapture{})
+		case abi.ActionContextReset:
+			f.event(abi.ContextReset{ID: g.id})
+		default:
+			f.afterReset(g)
+		}
+	}
 }
 
 // catError ends a context that named memory which is not mapped.

@@ -17,7 +17,7 @@ const (
 	// PointMMIO is a request taken from the mailbox, by action.
 	PointMMIO = "mmio"
 	// PointInterrupt is an interrupt about to be raised: "user" (a job's, by
-	// guc_id), "message" (G2H) or "mailbox".
+	// guc_id), "message" (G2H), "mailbox" or "migrated".
 	PointInterrupt = "irq"
 	// PointBatch is a dispatch about to be started, by guc_id.
 	PointBatch = "batch"
@@ -113,6 +113,7 @@ const (
 	irqUser     = "user"
 	irqMessage  = "message"
 	irqMailbox  = "mailbox"
+	irqMigrated = "migrated"
 )
 
 // Vocabulary is what a fault plan of this firmware can say.
@@ -139,7 +140,7 @@ func Vocabulary() hw.Vocabulary {
 			hw.FaultAction{Name: FaultDrop}, delay, fail, hw.FaultAction{Name: FaultRetry},
 			hw.FaultAction{Name: FaultBusy, Kind: hw.ValueDuration, Samples: []string{"1ms", "500ms", "3s"}},
 			hw.FaultAction{Name: FaultWipe}, number(FaultType, "1", "4"))},
-		{Name: PointInterrupt, Names: []string{irqUser, irqMessage, irqMailbox}, IDs: true, Actions: with(hw.FaultAction{Name: FaultDrop}, delay)},
+		{Name: PointInterrupt, Names: []string{irqUser, irqMessage, irqMailbox, irqMigrated}, IDs: true, Actions: with(hw.FaultAction{Name: FaultDrop}, delay)},
 		{Name: PointBatch, IDs: true, Actions: with(
 			hw.FaultAction{Name: FaultHang}, hw.FaultAction{Name: FaultStuck}, hw.FaultAction{Name: FaultNoPreempt},
 			hw.FaultAction{Name: FaultTrap}, hw.FaultAction{Name: FaultCat})},

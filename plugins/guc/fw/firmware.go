@@ -26,6 +26,9 @@ type Firmware struct {
 	mailbox mailbox
 	ct      channel
 	later   []delayed
+	// dones counts those of later that answer a deregistration or an invalidation.
+	dones    int
+	function guestFunction
 	// h2gAt is when the next H2G message may be taken.
 	h2gAt time.Duration
 
@@ -131,6 +134,7 @@ func (f *Firmware) pass() bool {
 	worked = f.takeMailbox() || worked
 	worked = f.takeH2G() || worked
 	worked = f.expire() || worked
+	worked = f.takeFunction() || worked
 	return f.schedule() || worked
 }
 
@@ -171,6 +175,7 @@ func (f *Firmware) deadline() time.Duration {
 	if f.ct.open && f.h2gAt > f.cfg.Clock.Now() {
 		at = min(at, f.h2gAt)
 	}
+	at = min(at, f.promoteAt())
 	for _, c := range f.classes {
 		for _, in := range c.instances {
 			at = min(at, f.instanceDeadline(c, in))
@@ -189,6 +194,9 @@ func (f *Firmware) after(d time.Duration, do func()) {
 	}
 	f.later = slices.Insert(f.later, i, delayed{at, do})
 }
+
+// cancel forgets what was arranged with after.
+func (f *Firmware) cancel() { f.later, f.dones = nil, 0 }
 
 // expire does what fell due and reports whether anything did.
 func (f *Firmware) expire() bool {

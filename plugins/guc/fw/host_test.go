@@ -137,27 +137,34 @@ func (h *host) wantMMIO(want uint32, dw ...uint32) {
 // bringUp registers fresh CT buffers of these sizes and opens them.
 func (h *host) bringUp(h2gSize, g2hSize uint32) {
 	h.Helper()
+	h.bringUpAt(0, h2gSize, g2hSize)
+}
+
+// bringUpAt does so that many bytes above the usual places.
+func (h *host) bringUpAt(offset, h2gSize, g2hSize uint32) {
+	h.Helper()
+	at := func(a uint32) uint64 { return uint64(a + offset) }
 	for _, r := range []struct {
 		desc, buffer uint64
 		size         uint32
-	}{{h2gDesc, h2gBuffer, h2gSize}, {g2hDesc, g2hBuffer, g2hSize}} {
+	}{{at(h2gDesc), at(h2gBuffer), h2gSize}, {at(g2hDesc), at(g2hBuffer), g2hSize}} {
 		d, _ := h.arena.Bytes(r.desc, 64)
 		clear(d)
 		b, _ := h.arena.Bytes(r.buffer, uint64(r.size))
 		clear(b)
 	}
-	h.wantMMIO(0xF0000001, 0x508, 0x09030002, h2gDesc, 0)
-	h.wantMMIO(0xF0000001, 0x508, 0x09020002, h2gBuffer, 0)
+	h.wantMMIO(0xF0000001, 0x508, 0x09030002, h2gDesc+offset, 0)
+	h.wantMMIO(0xF0000001, 0x508, 0x09020002, h2gBuffer+offset, 0)
 	h.wantMMIO(0xF0000001, 0x508, 0x09040001, h2gSize, 0)
-	h.wantMMIO(0xF0000001, 0x508, 0x09060002, g2hDesc, 0)
-	h.wantMMIO(0xF0000001, 0x508, 0x09050002, g2hBuffer, 0)
+	h.wantMMIO(0xF0000001, 0x508, 0x09060002, g2hDesc+offset, 0)
+	h.wantMMIO(0xF0000001, 0x508, 0x09050002, g2hBuffer+offset, 0)
 	h.wantMMIO(0xF0000001, 0x508, 0x09070001, g2hSize, 0)
 	h.wantMMIO(0xF0000000, 0x4509, 1)
 	var err error
-	if h.h2g, err = abi.NewSender(h.ring(h2gDesc, h2gBuffer, h2gSize)); err != nil {
+	if h.h2g, err = abi.NewSender(h.ring(at(h2gDesc), at(h2gBuffer), h2gSize)); err != nil {
 		h.Fatal(err)
 	}
-	if h.g2h, err = abi.NewReceiver(h.ring(g2hDesc, g2hBuffer, g2hSize)); err != nil {
+	if h.g2h, err = abi.NewReceiver(h.ring(at(g2hDesc), at(g2hBuffer), g2hSize)); err != nil {
 		h.Fatal(err)
 	}
 }

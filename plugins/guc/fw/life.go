@@ -77,7 +77,8 @@ func (f *Firmware) takeRegisters() bool {
 func (f *Firmware) forget(then func()) {
 	f.stopAll(true)
 	f.closeChannel()
-	f.later, f.h2gAt, f.injected = nil, 0, injected{}
+	f.cancel()
+	f.h2gAt, f.injected, f.function = 0, injected{}, guestFunction{}
 	f.mailbox.busy = false
 	f.life.loading = false
 	f.enter(phaseDraining)
@@ -221,7 +222,7 @@ func (f *Firmware) Crash(exception bool) {
 // die makes the firmware mute; only messages that already wait still leave.
 func (f *Firmware) die() {
 	f.enter(phaseDead)
-	f.later = nil
+	f.cancel()
 	f.injected.doom = nil
 	f.stopAll(false)
 }

@@ -63,6 +63,9 @@ func (f *Firmware) takeMailbox() bool {
 
 // mailboxRequest carries out one request.
 func (f *Firmware) mailboxRequest(b abi.Body) abi.Packet {
+	if f.function.state.deaf() && !f.blockedRequest(b.Action()) {
+		return f.refusal(MisuseMigrated)
+	}
 	switch m := b.(type) {
 	case abi.SelfCfg:
 		return f.selfCfg(m)
@@ -83,14 +86,19 @@ func (f *Firmware) mailboxRequest(b abi.Body) abi.Packet {
 		return abi.FailureReply(abi.ErrorInvalidKLVKey, 0)
 	case abi.ClientSoftReset:
 		return f.softReset()
+	case abi.ResfixStart:
+		return f.resfixStart(m)
+	case abi.ResfixDone:
+		return f.resfixDone(m)
 	}
-	return refuse(b.Action())
+	return f.refuse(b.Action())
 }
 
 // softReset forgets all contexts. When something is on an engine it answers
 // busy, and success later.
 func (f *Firmware) softReset() abi.Packet {
-	f.later, f.injected.blocked, f.injected.held = nil, false, nil
+	f.cancel()
+	f.injected.blocked, f.injected.held = false, nil
 	if f.quiet() {
 		f.forgetContexts()
 		return abi.SuccessReply(0)
@@ -132,11 +140,11 @@ func (f *Firmware) writeBox(box [abi.MMIODwords]uint32) {
 }
 
 // refuse tells an action that is known and not modelled from an unknown one.
-func refuse(a abi.Action) abi.Packet {
+func (f *Firmware) refuse(a abi.Action) abi.Packet {
 	if a.Known() {
-		return abi.FailureReply(abi.ErrorNotSupported, 0)
+		return f.refusal(MisuseNotSupported)
 	}
-	return abi.FailureReply(abi.ErrorUnknownAction, 0)
+	return f.refusal(MisuseUnknownAction)
 }
 
 // describeBox decodes the words of a mailbox for the trace.

@@ -1,7 +1,6 @@
 package fw
 
 import (
-	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
@@ -12,7 +11,7 @@ type engineClass struct {
 	class     abi.EngineClass
 	instances []*instance
 	// ready holds the waiting contexts of each level, first come first.
-	ready [levels][]*guContext
+	ready [levels]queue
 }
 
 // newEngineClass makes a class of count idle instances.
@@ -34,42 +33,13 @@ func (f *Firmware) classOf(class abi.EngineClass) *engineClass {
 	return nil
 }
 
-// push queues a context at its present level, at the front or the end.
-func (c *engineClass) push(g *guContext, front bool) {
-	g.queued, g.queuedAt = true, g.policies.level
-	q := &c.ready[g.queuedAt]
-	if front {
-		*q = slices.Insert(*q, 0, g)
-		return
-	}
-	*q = append(*q, g)
-}
-
-// remove takes a queued context out of the queue.
-func (c *engineClass) remove(g *guContext) {
-	q := &c.ready[g.queuedAt]
-	if i := slices.Index(*q, g); i >= 0 {
-		*q = slices.Delete(*q, i, i+1)
-	}
-	g.queued = false
-}
-
-// clear empties the queue.
-func (c *engineClass) clear() {
-	for l := range c.ready {
-		for _, g := range c.ready[l] {
-			g.queued = false
-		}
-		c.ready[l] = nil
-	}
-}
-
 // schedule puts waiting contexts onto free engines, asks running ones to make
 // room, and reports whether anything was put on.
 func (f *Firmware) schedule() bool {
 	worked := false
+	f.promote(f.cfg.Clock.Now())
 	for _, c := range f.classes {
-		for f.phase == phaseReady && len(f.ct.queue) < f.cfg.QueueMax && f.place(c) {
+		for f.phase == phaseReady && f.function.state == functionRunning && f.injected.doom == nil && len(f.ct.queue) < f.cfg.QueueMax && f.place(c) {
 			worked = true
 		}
 	}
@@ -80,7 +50,7 @@ func (f *Firmware) schedule() bool {
 // configured otherwise only the head of the queue is looked at.
 func (f *Firmware) place(c *engineClass) bool {
 	for l := range c.ready {
-		for _, g := range c.ready[l] {
+		for g := range c.ready[l].all() {
 			for _, in := range c.instances {
 				if in.g == nil && in.run == nil && g.mask&(1<<in.index) != 0 {
 					c.remove(g)
@@ -134,7 +104,7 @@ func (f *Firmware) victim(c *engineClass, waiter *guContext) (in *instance, quan
 // the instance.
 func (c *engineClass) waits(in *instance) bool {
 	for l := uint32(0); l <= in.level; l++ {
-		for _, g := range c.ready[l] {
+		for g := range c.ready[l].all() {
 			if g.mask&(1<<in.index) != 0 {
 				return true
 			}
