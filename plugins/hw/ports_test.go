@@ -2,7 +2,6 @@ package hw
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"slices"
 	"testing"
@@ -213,42 +212,4 @@ func TestRealClockDoesNotCountPauses(t *testing.T) {
 			t.Errorf("called at %v", at)
 		}
 	})
-}
-
-func TestTrace(t *testing.T) {
-	tr := NewTrace(3)
-	if got := tr.Last(5); len(got) != 0 {
-		t.Errorf("empty trace holds %v", got)
-	}
-	decoded := 0
-	decode := func(words []uint32) string {
-		decoded++
-		return fmt.Sprint(words)
-	}
-	message := []uint32{0, 7}
-	for i := range 5 {
-		message[0] = uint32(i)
-		decoded = 0
-		if tr.Add("H2G", decode, message...); decoded != 0 {
-			t.Error("decoded before anybody read")
-		}
-		want := min(i+1, 3)
-		got := tr.Last(10)
-		if len(got) != want {
-			t.Fatalf("after %d lines: %v", i+1, got)
-		}
-		for j, l := range got {
-			if n := i + 1 - want + j; l.Text != fmt.Sprintf("[%d 7]", n) || l.Seq != uint64(n+1) || l.Kind != "H2G" {
-				t.Errorf("after %d lines: line %d is %+v", i+1, j, l)
-			}
-		}
-	}
-	if got := tr.Last(2); len(got) != 2 || got[0].Text != "[3 7]" || got[1].Text != "[4 7]" {
-		t.Errorf("last two: %v", got)
-	}
-	var none *Trace
-	none.Add("H2G", decode, 1)
-	if none.Last(1) != nil || tr.Last(-1) != nil {
-		t.Error("nothing expected")
-	}
 }

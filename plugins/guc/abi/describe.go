@@ -18,6 +18,22 @@ func Describe(hxg []uint32) string {
 	return strings.TrimRight(fmt.Sprintf("%s %s %s", p.Type, p.Body.Action(), describeParams(p.Body)), " ")
 }
 
+// DescribeCTB does the same for a message in a CTB, header dword first. The
+// fence is left out when it is 0, as in events of the firmware.
+func DescribeCTB(words []uint32) string {
+	if len(words) == 0 {
+		return "malformed: no header"
+	}
+	text := Describe(words[1:])
+	if h, err := DecodeCTBHeader(words[0]); err != nil || int(h.Dwords) != len(words)-1 {
+		text = fmt.Sprintf("malformed header %08x: %s", words[0], text)
+	}
+	if fence := words[0] >> 16; fence != 0 {
+		text = fmt.Sprintf("fence=%#04x %s", fence, text)
+	}
+	return text
+}
+
 // DescribeMMIO does the same for the mailbox.
 func DescribeMMIO(box [MMIODwords]uint32) string {
 	p, err := ParseMMIO(box)

@@ -154,6 +154,21 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
+func TestDescribeCTB(t *testing.T) {
+	for want, words := range map[string][]uint32{
+		"EVENT SCHED_CONTEXT_MODE_DONE guc_id=7 enabled=true":                  {0x00000003, 0x90001002, 7, 1},
+		"fence=0x8002 FAST_REQUEST SCHED_CONTEXT guc_id=7":                     {0x80020002, 0x20001000, 7},
+		"fence=0x0012 SUCCESS 0x60":                                            {0x00120001, 0xF0000060},
+		"malformed header 00000004: EVENT CONTEXT_RESET_NOTIFICATION guc_id=7": {0x00000004, 0x90001008, 7},
+		"malformed header 0000ff02: EVENT CONTEXT_RESET_NOTIFICATION guc_id=7": {0x0000FF02, 0x90001008, 7},
+		"malformed: no header":                                                 nil,
+	} {
+		if got := DescribeCTB(words); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	for _, g := range golden {
 		f.Add(pack(g.want[1:]))
@@ -161,6 +176,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		dw := unpack(raw)
 		Describe(dw)
+		DescribeCTB(dw)
 		p, err := Parse(dw)
 		if err != nil {
 			if _, typed := err.(*WireError); !typed {

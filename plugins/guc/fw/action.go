@@ -1,6 +1,7 @@
 package fw
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
@@ -71,6 +72,7 @@ func (f *Firmware) register(m abi.RegisterContext) abi.Packet {
 		return failure(code)
 	}
 	f.contexts[m.ID] = g
+	f.note("CTX", func(w []uint32) string { return fmt.Sprintf("guc_id=%d registered", w[0]) }, uint32(g.id))
 	return abi.SuccessReply(0)
 }
 
@@ -170,7 +172,7 @@ func (f *Firmware) modeSet(m abi.SchedContextModeSet) abi.Packet {
 			return f.refusal(MisuseOpposite)
 		}
 		f.counters.ModeSets++
-		g.state = contextEnabled
+		f.setState(g, contextEnabled)
 		f.modeDone(g, true)
 		f.submit(g)
 		return abi.SuccessReply(0)
@@ -184,14 +186,14 @@ func (f *Firmware) modeSet(m abi.SchedContextModeSet) abi.Packet {
 		f.disabled(g)
 		return abi.SuccessReply(0)
 	}
-	g.state = contextDisabling
+	f.setState(g, contextDisabling)
 	f.preempt(g.on)
 	return abi.SuccessReply(0)
 }
 
 // disabled ends a disable: the context is off every engine.
 func (f *Firmware) disabled(g *guContext) {
-	g.state = contextDisabled
+	f.setState(g, contextDisabled)
 	for ; g.disables > 0; g.disables-- {
 		f.modeDone(g, false)
 	}
@@ -236,9 +238,10 @@ func (f *Firmware) deregister(m abi.DeregisterContext) abi.Packet {
 	if g.state != contextDisabled && g.state != contextReset {
 		return f.refusal(MisuseStillEnabled)
 	}
-	g.state = contextDeregistering
+	f.setState(g, contextDeregistering)
 	f.done(func() {
 		delete(f.contexts, g.id)
+		f.note("CTX", func(w []uint32) string { return fmt.Sprintf("guc_id=%d forgotten", w[0]) }, uint32(g.id))
 		if g.space != 0 {
 			f.cfg.Engine.Forget(g.space)
 		}

@@ -150,7 +150,7 @@ func (f *Firmware) breakChannel() {
 // receive is the one place where an H2G message enters.
 func (f *Firmware) receive(fence abi.Fence, hxg []uint32) {
 	f.counters.H2G++
-	f.note("H2G", abi.Describe, hxg...)
+	f.note("H2G", abi.DescribeCTB, append([]uint32{abi.CTBHeader{Fence: fence, Dwords: uint8(len(hxg))}.Encode()}, hxg...)...)
 	f.injectH2G(fence, hxg)
 }
 
@@ -218,7 +218,7 @@ func (f *Firmware) emit(words []uint32) {
 		f.counters.G2HDropped++
 		return
 	}
-	f.note("G2H", abi.Describe, words[1:]...)
+	f.note("G2H", abi.DescribeCTB, words...)
 	f.ct.queue = append(f.ct.queue, words)
 	f.flush()
 	if len(f.ct.queue) > 0 {

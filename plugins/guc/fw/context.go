@@ -1,6 +1,7 @@
 package fw
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
@@ -77,6 +78,16 @@ type guContext struct {
 	segments []hw.Mapping
 	// ran is the time on an engine, in all.
 	ran time.Duration
+}
+
+// setState changes where a context stands.
+func (f *Firmware) setState(g *guContext, s contextState) {
+	if g.state != s {
+		f.note("CTX", func(w []uint32) string {
+			return fmt.Sprintf("guc_id=%d %s -> %s", w[0], contextState(w[1]), contextState(w[2]))
+		}, uint32(g.id), uint32(g.state), uint32(s))
+	}
+	g.state = s
 }
 
 // pending reports whether the context image holds ring commands that were not executed.

@@ -64,6 +64,7 @@ func (f *Firmware) switchIn(in *instance, g *guContext) {
 	*in = instance{index: in.index, g: g, level: g.queuedAt, toIdle: g.policies.toIdle,
 		since: now, stamp: g.timestamp(), quantumAt: never, preemptAt: never, sampleAt: never}
 	g.on = in
+	f.noteEngine("on", in)
 	if q := microseconds(g.policies.quantumUS, f.cfg.QuantumMin); q > 0 {
 		in.quantumAt = now + max(q-g.used, 0)
 	}
@@ -72,6 +73,12 @@ func (f *Firmware) switchIn(in *instance, g *guContext) {
 		return
 	}
 	f.advance(in)
+}
+
+// noteEngine traces what happens between a context and its engine.
+func (f *Firmware) noteEngine(what string, in *instance) {
+	f.note("ENG", func(w []uint32) string { return fmt.Sprintf("guc_id=%d %s engine %d.%d", w[0], what, w[1], w[2]) },
+		uint32(in.g.id), uint32(in.g.class.class), in.index)
 }
 
 // loadRing reads the ring registers of the context image.
@@ -230,6 +237,7 @@ func (f *Firmware) queue(g *guContext, front bool) {
 // save writes head and timestamp into the context image and frees the instance.
 func (f *Firmware) save(in *instance) {
 	g := in.g
+	f.noteEngine("off", in)
 	g.regs.Store(abi.RegRingHead, in.head)
 	g.setTimestamp(f.ticks(in))
 	g.ran += f.cfg.Clock.Now() - in.since

@@ -93,7 +93,7 @@ func (f *Firmware) afterReset(g *guContext) {
 		f.disabled(g)
 		return
 	}
-	g.state = contextReset
+	f.setState(g, contextReset)
 }
 
 // engineFault ends a context whose execution or start failed in the engine.
@@ -126,6 +126,7 @@ func (f *Firmware) force(in *instance) {
 		return
 	}
 	in.aborting = true
+	f.noteEngine("reset under it:", in)
 	in.abortAt = f.cfg.Clock.Now() + f.cfg.AbortGrace
 	a.Abort()
 }
@@ -142,7 +143,7 @@ func (f *Firmware) engineFailed(in *instance) {
 	r := f.progress(in)
 	r.Status, r.Cause, r.Detail = hw.StatusFault, hw.CauseHang, hangDetail
 	f.report(in, r)
-	g.state = contextReset
+	f.setState(g, contextReset)
 	f.counters.Resets++
 	f.event(abi.StateCapture{})
 	f.event(abi.ContextReset{ID: g.id})

@@ -264,7 +264,7 @@ func (f *Firmware) shutdown() error {
 
 // note traces something.
 func (f *Firmware) note(kind string, decode func([]uint32) string, words ...uint32) {
-	f.cfg.Trace.Add(kind, decode, words...)
+	f.cfg.Trace.Add(f.cfg.Clock.Now(), kind, decode, words...)
 }
 
 // forgetContexts empties the context table and the queues.

@@ -1,6 +1,7 @@
 package fw
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -262,6 +263,11 @@ func (f *Firmware) interrupt(kind string, id uint64) {
 	rules, lost := f.meet(PointInterrupt, kind, id)
 	if lost || f.injected.silent {
 		return
+	}
+	if id == hw.NoID {
+		f.note("IRQ", func([]uint32) string { return kind })
+	} else {
+		f.note("IRQ", func(w []uint32) string { return fmt.Sprintf("%s guc_id=%d", kind, w[0]) }, uint32(id))
 	}
 	for _, r := range rules {
 		if r.Action == FaultDelay {

@@ -90,9 +90,26 @@ func TestGoldenLifeOfAContext(t *testing.T) {
 	if c := h.fw.Counters(); c.H2G != 8 || c.G2H != 4 || c.Refused != 1 || c.ModeSets != 2 || c.ModeDones != 2 {
 		t.Errorf("counters %+v", c)
 	}
-	lines := h.trace.Last(3)
-	if len(lines) != 3 || lines[0].Kind != "G2H" || lines[1].Kind != "H2G" || !strings.Contains(lines[1].Text, "SCHED_CONTEXT_MODE_SET") {
-		t.Errorf("trace %+v", lines)
+	var got []string
+	for _, l := range h.trace.Last(14) {
+		got = append(got, l.Kind+" "+l.Text)
+	}
+	want := strings.Split(`H2G fence=0x8002 FAST_REQUEST SCHED_CONTEXT guc_id=7
+H2G fence=0x8004 FAST_REQUEST UPDATE_CONTEXT_POLICIES guc_id=7 [0x2002=[0x1]]
+H2G fence=0x8001 FAST_REQUEST SCHED_CONTEXT_MODE_SET guc_id=7 enable=false
+CTX guc_id=7 enabled -> disabled
+G2H EVENT SCHED_CONTEXT_MODE_DONE guc_id=7 enabled=false
+IRQ message
+H2G fence=0x8005 FAST_REQUEST DEREGISTER_CONTEXT guc_id=7
+CTX guc_id=7 disabled -> deregistering
+CTX guc_id=7 forgotten
+G2H EVENT DEREGISTER_CONTEXT_DONE guc_id=7
+IRQ message
+H2G fence=0x8001 FAST_REQUEST SCHED_CONTEXT_MODE_SET guc_id=7 enable=true
+G2H fence=0x8001 FAILURE context not registered (0x100) hint=0x0
+IRQ message`, "\n")
+	if !slices.Equal(got, want) {
+		t.Errorf("trace\n%s", strings.Join(got, "\n"))
 	}
 }
 

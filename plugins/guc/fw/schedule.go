@@ -121,6 +121,7 @@ func (f *Firmware) preempt(in *instance) {
 	}
 	in.preempting = true
 	f.counters.Preemptions++
+	f.noteEngine("asked to leave", in)
 	f.armPreemption(in)
 	if in.run != nil && !in.arbOff {
 		in.run.exec.Stop()
