@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -53,6 +54,7 @@ func TestScripts(t *testing.T) {
 	gpuwm := binary(t, gpuwmBinary)
 	crash := binary(t, crashBinary)
 	plugin := binary(t, pluginBinary)
+	tool := toolchain(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
 		RequireUniqueNames: true,
@@ -63,6 +65,7 @@ func TestScripts(t *testing.T) {
 				return err
 			}
 			env.Vars = append(append(env.Vars, environment(home, runtime)...), "EXECUTABLE="+gpuwm, "CRASH="+crash, "PLUGIN="+plugin)
+			env.Vars = append(env.Vars, tool...)
 			started := &background{processes: make(map[string]*process)}
 			env.Values[started.key()] = started
 			env.Defer(func() { started.clean(env.WorkDir) })
@@ -74,6 +77,25 @@ func TestScripts(t *testing.T) {
 			"count": cmdCount, "turns": cmdTurns,
 		},
 	})
+}
+
+// toolchain is what scripts that build a module need of the environment: the
+// caches as they are, no network, and this checkout as SOURCE.
+func toolchain(t *testing.T) []string {
+	t.Helper()
+	source, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vars := []string{"SOURCE=" + source, "GOPROXY=off", "GOFLAGS="}
+	for _, name := range []string{"GOCACHE", "GOMODCACHE"} {
+		out, err := exec.Command("go", "env", name).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		vars = append(vars, name+"="+strings.TrimSpace(string(out)))
+	}
+	return vars
 }
 
 func linkKernels(work string) error {
