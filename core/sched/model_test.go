@@ -303,6 +303,10 @@ func (m *model) settleFront(e *modelEntity, off bool) bool {
 // rules has the first rule that applies to the entity do its part.
 func (m *model) rules(e *modelEntity) bool {
 	if m.settleFront(e, e.residency == core.Away) {
+		// One entity after the other: when jobs of two end at the same instant, it
+		// decides which of two causes comes first.
+		for m.settleFront(e, e.residency == core.Away) {
+		}
 		return true
 	}
 	if e.residency == core.Away {
