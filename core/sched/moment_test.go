@@ -134,6 +134,19 @@ func TestStopWhileLeaving(t *testing.T) {
 	m.nothingSent("stop")
 }
 
+// TestPropertiesWhileLeaving: a change that waited for the one before does not
+// follow the destroy.
+func TestPropertiesWhileLeaving(t *testing.T) {
+	m := newMoment(t, Config{}, 1, func(rec *core.EntityRecord) { inRing(rec, 0) })
+	m.up(2)
+	m.step(Event{Kind: EventProperties, Entity: 1, Properties: core.Properties{Priority: core.PriorityHigh}})
+	first := m.out.Commands[0].Seq
+	m.step(Event{Kind: EventProperties, Entity: 1, Properties: core.Properties{Priority: core.PriorityLow}})
+	m.step(Event{Kind: EventGoal, Entity: 1, Goal: core.GoalClose})
+	m.report(core.BackendEvent{Kind: core.EventMessageDone, Seq: 1, Command: first})
+	m.nothingSent("answer to the first change")
+}
+
 // TestRestoredCloseEndsAtOnce: an entity that was to be closed and is on no
 // instance needs no session for it.
 func TestRestoredCloseEndsAtOnce(t *testing.T) {
