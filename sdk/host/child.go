@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
@@ -124,8 +125,11 @@ func (c *child) Start(context.Context) error {
 	}
 	first, w := io.Pipe()
 	c.first = first
-	c.own(outR, errR, first)
-	go c.logLines("stderr", errR)
+	c.own(lastWords{outR}, lastWords{errR}, first)
+	go func() {
+		defer errR.Close()
+		c.logLines("stderr", errR)
+	}()
 	go c.readOutput(outR, w)
 	// One goroutine waits for the child as long as it lives, so that it leaves
 	// no zombie.
@@ -150,7 +154,8 @@ func (c *child) Start(context.Context) error {
 }
 
 // readOutput gives the first line to go-plugin and logs the rest.
-func (c *child) readOutput(out io.Reader, first *io.PipeWriter) {
+func (c *child) readOutput(out io.ReadCloser, first *io.PipeWriter) {
+	defer out.Close()
 	in := bufio.NewReaderSize(out, handshakeMax)
 	line, err := in.ReadSlice('\n')
 	_, _ = first.Write(line)
@@ -188,7 +193,7 @@ func printable(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// detach lets go: the pipes are closed and go-plugin's goroutines end. The
+// detach lets go: the pipes are closed, when they are empty, and go-plugin's goroutines end. The
 // process is not touched. Idempotent.
 func (c *child) detach() {
 	c.mu.Lock()
@@ -202,6 +207,17 @@ func (c *child) detach() {
 		_ = p.Close()
 	}
 }
+
+// lastWordsMax is how long output is read after the letting go: what a process
+// said at its end, a panic perhaps, is still in the pipe then. One that is let
+// go alive, or whose pipe somebody else holds, is not listened to any longer.
+const lastWordsMax = 2 * time.Second
+
+// lastWords lets a pipe be read to its end, within a bound; who reads closes it.
+type lastWords struct{ pipe *os.File }
+
+// Close implements io.Closer.
+func (w lastWords) Close() error { return w.pipe.SetReadDeadline(time.Now().Add(lastWordsMax)) }
 
 // own hands pipes to detach.
 func (c *child) own(pipes ...io.Closer) {
