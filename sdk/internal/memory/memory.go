@@ -1,5 +1,6 @@
 // Package memory is a backend without a device: its entities are byte slices,
 // and what a job does is said by its entry point. The tests of the seam use it.
+// Jobs in the format of the conformance kit are carried out as that says.
 package memory
 
 import (
@@ -40,6 +41,11 @@ const (
 	Stamp = "stamp"
 )
 
+// Reverse is the backend's own message.
+const Reverse = core.MessageBackend + 1
+
+const name = "memory"
+
 // BadKernel is code that LoadKernel refuses.
 const BadKernel = "bad"
 
@@ -58,13 +64,20 @@ type Backend struct {
 
 // Describe implements sdk.Backend.
 func (b *Backend) Describe() core.BackendDescription {
-	return core.BackendDescription{Name: "memory", Version: "1", Engines: []string{"none"}, Level: core.LevelRecovery}
+	return core.BackendDescription{
+		Name: name, Version: "1", Engines: []string{"none"}, Level: core.LevelPortable,
+		ConfigSchema: []byte(`{"type": "object", "properties": {}, "additionalProperties": false}`),
+		Messages:     []core.MessageType{{Kind: Reverse, Name: "reverse", Doc: "The reply is the payload, reversed."}},
+	}
 }
 
 // Open implements sdk.Backend.
 func (b *Backend) Open(_ context.Context, spec core.DeviceSpec, log hclog.Logger, failed func(error)) (sdk.Device, error) {
-	if spec.Engine == "broken" {
-		return nil, fmt.Errorf("engine broken: %w", core.ErrInvalid)
+	if spec.Engine != "" && spec.Engine != "none" {
+		return nil, fmt.Errorf("engine %s: %w", spec.Engine, core.ErrInvalid)
+	}
+	if len(spec.Options) > 0 {
+		return nil, fmt.Errorf("options: there are none: %w", core.ErrInvalid)
 	}
 	b.Failed = failed
 	log.Info("device opened", "engine", spec.Engine)
@@ -96,14 +109,14 @@ func (d bounded) LeaveBound() time.Duration { return d.b.LeaveBound }
 func (d *device) Describe() core.DeviceDescription {
 	return core.DeviceDescription{
 		Name: d.spec.Name, Engine: d.spec.Engine, Granularity: core.GranularityWorkgroup,
-		Formats: []string{core.FormatWasm}, Credits: max(d.b.Credits, 256), EntitiesMax: 1024,
+		Formats: []string{Format, core.FormatWasm}, Credits: max(d.b.Credits, 256), EntitiesMax: 1024,
 		MemoryMax: 1 << 30, SavesImages: true,
 	}
 }
 
 // LoadKernel implements sdk.Device.
 func (d *device) LoadKernel(_ context.Context, k core.Kernel) error {
-	if string(k.Code) == BadKernel {
+	if string(k.Code) == BadKernel || k.Format == Format && string(k.Code) != code {
 		return fmt.Errorf("no such kernel: %w", core.ErrInvalid)
 	}
 	return nil
@@ -112,6 +125,7 @@ func (d *device) LoadKernel(_ context.Context, k core.Kernel) error {
 // Create implements sdk.Device.
 func (d *device) Create(_ context.Context, spec *core.EntitySpec, image core.ImageSource, report sdk.Reporter) (sdk.Entity, error) {
 	e := &entity{b: d.b, spec: spec, header: image.Header(), report: report}
+	e.mill.e = e
 	for _, s := range e.header.Buffers {
 		e.buffers = append(e.buffers, make([]byte, s.Size))
 	}
@@ -140,6 +154,7 @@ type entity struct {
 	report  sdk.Reporter
 	mu      sync.Mutex
 	slow    []sdk.JobUsage
+	mill    mill
 }
 
 // Run implements sdk.Entity.
@@ -147,6 +162,9 @@ func (e *entity) Run(ctx context.Context, job sdk.Job) error {
 	id, all := job.Spec.ID, job.Spec.Workgroups()
 	if e.b.Calls != nil {
 		e.b.Calls(e.spec.ID, job.Epoch, fmt.Sprintf("run %d", id))
+	}
+	if _, ok := job.Spec.Kernels[Format]; ok {
+		return e.mill.run(job)
 	}
 	done := sdk.Usage{Done: all, Executed: all - job.First, ExecutedTime: time.Millisecond}
 	switch job.Spec.Entry {
@@ -191,6 +209,7 @@ func (e *entity) Run(ctx context.Context, job sdk.Job) error {
 
 // Cancel implements sdk.Entity.
 func (e *entity) Cancel(_ context.Context, job core.JobID) error {
+	e.mill.cancel(job)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for i, u := range e.slow {
@@ -203,7 +222,7 @@ func (e *entity) Cancel(_ context.Context, job core.JobID) error {
 	return nil
 }
 
-// Suspend implements sdk.Entity.
+// Suspend implements sdk.Suspender.
 func (e *entity) Suspend(ctx context.Context) error {
 	e.b.called(e.spec.ID, 0, "suspend")
 	if e.b.SuspendTakes > 0 {
@@ -213,29 +232,33 @@ func (e *entity) Suspend(ctx context.Context) error {
 			return fmt.Errorf("suspend: %w", core.ErrDeadline)
 		}
 	}
-	return nil
+	return e.mill.stop(ctx)
 }
 
-// Resume implements sdk.Entity.
+// Resume implements sdk.Suspender.
 func (e *entity) Resume(context.Context) error {
 	e.b.called(e.spec.ID, 0, "resume")
+	e.mill.start()
 	return nil
 }
 
-// SetProperties implements sdk.Entity.
+// SetProperties implements sdk.PropertySetter.
 func (e *entity) SetProperties(_ context.Context, p core.Properties) error {
 	e.b.called(e.spec.ID, 0, "set "+string(p.Priority))
 	return nil
 }
 
-// Message implements sdk.MessageHandler: the reply is the payload, reversed.
-func (e *entity) Message(_ context.Context, _ core.MessageKind, payload []byte) ([]byte, error) {
+// Message implements sdk.MessageHandler.
+func (e *entity) Message(_ context.Context, kind core.MessageKind, payload []byte) ([]byte, error) {
+	if kind != Reverse {
+		return nil, fmt.Errorf("message %d: %w", kind, core.ErrUnsupported)
+	}
 	reply := slices.Clone(payload)
 	slices.Reverse(reply)
 	return reply, nil
 }
 
-// Progress implements sdk.Entity.
+// Progress implements sdk.Sampler.
 func (e *entity) Progress() []sdk.JobUsage {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -243,13 +266,13 @@ func (e *entity) Progress() []sdk.JobUsage {
 		e.slow[i].Done++
 		e.slow[i].Executed++
 	}
-	return slices.Clone(e.slow)
+	return append(e.mill.progress(), e.slow...)
 }
 
-// Save implements sdk.Entity.
+// Save implements sdk.Saver. The private part is what Create was given.
 func (e *entity) Save(context.Context) (core.ImageSource, error) {
 	h := e.header
-	h.Jobs = nil
+	h.Version, h.Backend, h.Jobs = core.ImageVersion, name, e.mill.unfinished()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, u := range e.slow {
@@ -259,7 +282,7 @@ func (e *entity) Save(context.Context) (core.ImageSource, error) {
 }
 
 // Destroy implements sdk.Entity.
-func (e *entity) Destroy(context.Context) error {
+func (e *entity) Destroy(ctx context.Context) error {
 	e.b.called(e.spec.ID, 0, "destroy")
-	return nil
+	return e.mill.stop(ctx)
 }
