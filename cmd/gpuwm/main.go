@@ -25,6 +25,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return wire.ServePlugin(args[2], stderr)
 	}
 	return cli.Main(cli.App{
-		Run: wire.Run, Environment: wire.Environment, Plugins: wire.Plugins, PluginNew: wire.PluginNew, Trace: wire.Trace,
+		Run: wire.Run, Environment: wire.Environment, Plugins: wire.Plugins, PluginNew: wire.PluginNew, PluginTest: wire.PluginTest,
+		Trace: wire.Trace,
 	}, args, stdin, stdout, stderr)
 }

@@ -67,6 +67,8 @@ var rules = []rule{
 		[]string{"core/manager", "core/sched", "store", bbolt, "plugins/..."}, "it speaks with plugins and keeps nothing"},
 
 	{"sdk/scaffold", []string{"core"}, []string{"sdk", "sdk/host", "plugins/..."}, "it writes files, and runs nothing of what is in them"},
+	{"sdk/plugintest", []string{"sdk", "sdk/host", "sdk/internal/wire", "core", "api/v1", "google.golang.org/protobuf/proto", grpc, hclog},
+		[]string{"core/manager", "core/sched", "store", bbolt, "plugins/..."}, "it proves any plugin, and must not know how one of ours or the daemon thinks"},
 
 	{"plugins/engine/...", []string{"core", "core/usage", "plugins/engine/...", "github.com/tetratelabs/wazero/...", "github.com/ebitengine/purego/..."},
 		[]string{"sdk/...", "plugins/hw", "plugins/guc/...", "plugins/agx/...", "plugins/mali/...", "store", "core/manager", "core/sched"},
@@ -84,7 +86,7 @@ var rules = []rule{
 	{"cmd/gpuwm", []string{"cmd/gpuwm/cli", "cmd/gpuwm/wire"}, nil, "main is one call"},
 	{"cmd/gpuwm/cli", []string{"core", "configs", "api/v1", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/term"},
 		[]string{"core/manager", "core/sched", "store", "sdk/...", "plugins/..."}, "verbs see nouns, files and the API only"},
-	{"cmd/gpuwm/wire", []string{"cmd/gpuwm/cli", "configs", "core/...", "plugins/...", "sdk", "sdk/host", "sdk/scaffold", "store", hclog}, nil, "the one place that sees them all"},
+	{"cmd/gpuwm/wire", []string{"cmd/gpuwm/cli", "configs", "core/...", "plugins/...", "sdk", "sdk/host", "sdk/plugintest", "sdk/scaffold", "store", hclog}, nil, "the one place that sees them all"},
 
 	{"sim", []string{"core", "core/sched", "store"}, []string{"cmd/..."}, "it drives the real deciders and the real records, and starts no process"},
 
