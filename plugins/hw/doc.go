@@ -1,8 +1,9 @@
 // Package hw is what the emulated devices share: device memory (Arena,
 // Allocator), registers and the two signal lines (Registers, Line, Ports), a
 // clock that tests can own (Clock), the dispatch descriptor and the address
-// space table through which work is named in device memory, and a trace of
-// decoded firmware messages.
+// space table through which work is named in device memory, a trace of decoded
+// firmware messages that can be followed (Trace), and what goes wrong on
+// purpose, counted, in a text that replays it (Plan, Faults).
 //
 // Host driver and firmware emulator meet in these things and in nothing else.
 // Everything but the signal lines lies in one memory file, so that the two

@@ -173,6 +173,7 @@ func FuzzDecode(f *testing.F) {
 	for _, g := range golden {
 		f.Add(pack(g.want[1:]))
 	}
+	f.Add(pack(JobProgram{LRC: 0x40000, Seqno: 7, Batch: 0x7E0000000000}.Append(nil)))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		dw := unpack(raw)
 		Describe(dw)
@@ -184,6 +185,20 @@ func FuzzDecode(f *testing.F) {
 			}
 		} else if again := p.Dwords(); !slices.Equal(again, dw) {
 			t.Fatalf("%08x encodes again as %08x", dw, again)
+		}
+		if len(dw) > 1 {
+			if d, err := DecodeLRCDescriptor(wide(dw)); err == nil && d.Encode() != wide(dw) {
+				t.Fatalf("LRC descriptor %#x encodes again as %#x", wide(dw), d.Encode())
+			}
+			if s, ok := DecodePower(dw[0]); ok != (uint32(s) == dw[0] && (s == PowerD0 || s == PowerD3Hot || s == PowerD3Cold)) {
+				t.Fatalf("power %#x is %s, %t", dw[0], s, ok)
+			}
+		}
+		if list, err := ParseKLVs(dw); err == nil && !slices.Equal(AppendKLVs(nil, list), dw) {
+			t.Fatalf("KLVs %08x encode again as %08x", dw, AppendKLVs(nil, list))
+		}
+		if j, err := DecodeJobProgram(dw); err == nil && !slices.Equal(j.Append(nil), dw) {
+			t.Fatalf("job %08x encodes again as %08x", dw, j.Append(nil))
 		}
 		if c, n, err := DecodeCommand(dw); err == nil && !slices.Equal(c.Append(nil), dw[:n]) {
 			t.Fatalf("command %08x encodes again as %08x", dw[:n], c.Append(nil))

@@ -79,6 +79,20 @@ func (f *Firmware) RunTime(id abi.GUCID) (time.Duration, bool) {
 	return g.ran, true
 }
 
+// Policies returns how a context is scheduled from its next switch-in on, as
+// the KLVs of UPDATE_CONTEXT_POLICIES; nil when the id is not registered.
+func (f *Firmware) Policies(id abi.GUCID) []abi.KLV {
+	g := f.contexts[id]
+	if g == nil {
+		return nil
+	}
+	return []abi.KLV{
+		abi.Word(abi.KLVExecutionQuantum, g.policies.quantumUS), abi.Word(abi.KLVPreemptionTimeout, g.policies.preemptionUS),
+		abi.Word(abi.KLVPriority, g.policies.level), abi.Word(abi.KLVPreemptToIdle, flag(g.policies.toIdle, 1)),
+		abi.Word(abi.KLVFrequency, g.policies.frequency),
+	}
+}
+
 // Running returns which context is on an instance; false when none is.
 func (f *Firmware) Running(class abi.EngineClass, index uint32) (abi.GUCID, bool) {
 	c := f.classOf(class)

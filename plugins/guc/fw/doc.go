@@ -32,8 +32,33 @@
 //     raises the interrupt too.
 //   - A broken H2G ring (STATUS set) silences both rings until the host
 //     registers them again; the mailbox stays alive and contexts go on.
+//   - OpenPoints lists the choices that can be switched.
+//
+// # Life
+//
+// The host resets, loads and powers the device through registers (package abi).
+// A reset asks the engines to stop, aborts those that can be aborted, and ends
+// when they are empty; an engine that outlasts Config.ResetGrace makes it fail,
+// and the host has to give the device up. D3hot is entered when nothing is on
+// an engine. How a load ended is told by the load status.
+//
+// # Save and restore
+//
+// The device is one function; VF_CONTROL and SAVE_RESTORE_VF name it by
+// Config.Function. Owner and guest share the rings: while the function is
+// paused, only the owner's actions work, the guest's are refused. A snapshot has
+// the context table, policies, and where the rings lie; memory is the host's
+// business. After a restore and a resume the rings of the snapshot replace those
+// in use, nothing is read or written, and SW_INT_0 stands in the interrupt source
+// register, until RESFIX_START and RESFIX_DONE with the same marker.
+//
+// # Faults
+//
+// Config.Faults says what goes wrong, by count (package hw; Vocabulary has the
+// words). It outlives the firmware: after a reset a fault does not come again.
 //
 // Not modelled: multi-LRC and work queues, multi-queue groups, doorbells per
-// context, functions (VF), page faults, logs, power management, relays. Their
-// opcodes are answered with "not supported", others with "unknown action".
+// context, scheduling between functions, page faults, logs, power management but
+// for the device's states, relays. Their opcodes are answered with "not
+// supported", others with "unknown action".
 package fw

@@ -151,6 +151,47 @@ func TestQuantumAcrossPreemptions(t *testing.T) {
 	}
 }
 
+func TestPoliciesHoldFromTheNextSwitchIn(t *testing.T) {
+	h := newReady(t, nil)
+	g, other := h.context(1, 4, 1), h.context(2, 4, 1)
+	want := func(want ...uint32) {
+		t.Helper()
+		for i, k := range h.fw.Policies(1) {
+			if k.Value[0] != want[i] {
+				t.Errorf("%v, want %d", k, want[i])
+			}
+		}
+	}
+	want(1000, 640_000, 3, 0, 0)
+	all := []abi.KLV{abi.Word(abi.KLVExecutionQuantum, 5000), abi.Word(abi.KLVPreemptionTimeout, 0xFFFFFFFF), abi.Word(abi.KLVPriority, 2),
+		abi.Word(abi.KLVPreemptToIdle, 1), abi.Word(abi.KLVFrequency, 1<<28)}
+	h.fast(abi.UpdateContextPolicies{ID: 1, Policies: all})
+	want(5000, abi.PolicyMaxUS, 2, 1, 1<<28) // Clamped to 100 s.
+	h.fast(abi.UpdateContextPolicies{ID: 1, Policies: append(all[:2:2], abi.Word(abi.KLVPriority, 9))})
+	h.want(failed(0x50)) // All or none.
+	want(5000, abi.PolicyMaxUS, 2, 1, 1<<28)
+	if h.fw.Policies(9) != nil {
+		t.Error("a context that is not there has policies")
+	}
+	// A running context keeps level and quantum until it leaves the engine.
+	g.policies(2, 50*ms, 0)
+	other.policies(2, 50*ms, 0)
+	g.job("run", 100, ms)
+	other.job("run", 100, ms)
+	g.enable()
+	h.fast(abi.UpdateContextPolicies{ID: 1, Policies: []abi.KLV{abi.Word(abi.KLVPreemptToIdle, 0)}})
+	g.policies(3, ms, 0)
+	other.enable()
+	h.run(49 * ms)
+	if id, _ := h.fw.Running(4, 0); id != 1 {
+		t.Errorf("context %d runs", id)
+	}
+	h.run(2 * ms)
+	if id, _ := h.fw.Running(4, 0); id != 2 {
+		t.Errorf("context %d runs", id)
+	}
+}
+
 func TestPromotionOfTheWeak(t *testing.T) {
 	for _, promote := range []time.Duration{0, 20 * ms} {
 		h := newReady(t, func(c *fw.Config) { c.Promote = promote })
