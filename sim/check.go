@@ -264,6 +264,9 @@ func (w *world) checkNotice(d *daemon, n *sched.Notice) {
 		}
 		wv.told = true
 		w.counts["wave"]++
+		if wv.away {
+			w.checkAway(n.Waiter, wv)
+		}
 	case sched.Stopped:
 		if told, stops := d.stops[n.Entity]; stops {
 			if told {
@@ -275,6 +278,22 @@ func (w *world) checkNotice(d *daemon, n *sched.Notice) {
 	case sched.OrderViolated:
 		if !strings.HasPrefix(n.Error, "properties refused") {
 			w.problem("order violated: %s", n.Error)
+		}
+	}
+}
+
+// checkAway: who waited for entities to leave the instance finds none on it.
+func (w *world) checkAway(waiter uint64, wv *wave) {
+	w.counts["evacuated"]++
+	for _, e := range w.entities {
+		if wv.entities != nil && !slices.Contains(wv.entities, e.spec.ID) {
+			continue
+		}
+		if w.plant == nil {
+			return
+		}
+		if l := w.plant.lanes[e.spec.ID]; l != nil && l.live != nil {
+			w.problem("entity %d is on the instance, waiter %d was told that it is not", e.spec.ID, waiter)
 		}
 	}
 }

@@ -50,6 +50,7 @@ type answer struct {
 
 type wave struct {
 	entities []core.EntityID // nil: all
+	away     bool
 	told     bool
 }
 

@@ -266,12 +266,12 @@ func (w *world) preempt() {
 		return
 	}
 	d.waiter++
-	wv := &wave{}
+	wv := &wave{away: w.chance(3)}
 	if !w.chance(3) {
 		wv.entities = []core.EntityID{e.spec.ID}
 	}
 	d.waves[d.waiter] = wv
-	if err := d.step(sched.Event{Kind: sched.EventPreempt, Waiter: d.waiter, Entities: wv.entities}); err != nil {
+	if err := d.step(sched.Event{Kind: sched.EventPreempt, Waiter: d.waiter, Entities: wv.entities, Away: wv.away}); err != nil {
 		w.problem("preempt: %v", err)
 	}
 }

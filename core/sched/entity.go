@@ -110,7 +110,7 @@ func (c *Core) advance(e *entity) {
 	c.sendMessage(e)
 	switch e.state.Residency {
 	case core.Creating:
-		if e.state.Goal != core.GoalRun {
+		if e.state.Goal != core.GoalRun || e.evacuates() {
 			c.askDestroy(e) // its image is all there is of it
 		}
 	case core.Resident:
@@ -162,7 +162,7 @@ func (e *entity) runnable() bool {
 }
 
 func (c *Core) advanceResident(e *entity) {
-	suspends := e.state.Goal == core.GoalSuspend
+	suspends := e.state.Goal == core.GoalSuspend || e.evacuates()
 	if !e.leaves() && !suspends {
 		c.dispatch(e)
 	}
@@ -187,11 +187,11 @@ func (c *Core) advanceSuspended(e *entity) {
 	case e.leaves():
 		c.askDestroy(e)
 	case c.takeOut(e) || e.retryAt != 0:
-	case !e.imaged && (c.imageNow(e) || e.state.Goal == core.GoalSuspend && e.changed()):
+	case !e.imaged && (c.imageNow(e) || e.changed() && (e.state.Goal == core.GoalSuspend || e.evacuates())):
 		e.state.Saving = e.state.Generation + 1
 		c.move(e, core.Saving)
 		c.save(e)
-	case e.state.Goal != core.GoalRun:
+	case e.state.Goal != core.GoalRun || e.evacuates():
 		c.askDestroy(e)
 	case len(e.waves) > 0 && !mutated("resume-in-wave"):
 	default:

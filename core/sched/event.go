@@ -27,7 +27,8 @@ const (
 	// MessageReplied notice.
 	EventMessage
 	// EventPreempt asks entities (all, when none is named) off the hardware for
-	// somebody who waits; answered by one PreemptReady notice when the last is.
+	// somebody who waits, or with Away off the instance, their images saved;
+	// answered by one PreemptReady notice when the last is.
 	EventPreempt
 	// EventRelease lets them back.
 	EventRelease
@@ -114,6 +115,7 @@ type Event struct {
 	// Waiter names who waits, for preempt and release; Entities whom for.
 	Waiter   uint64
 	Entities []core.EntityID
+	Away     bool
 
 	// For up: what the instance holds, and the room of an entity's ring; for
 	// limits the latter.
@@ -187,7 +189,8 @@ const (
 	// MessageReplied: a message of the backend's own kind was answered; Error
 	// says why not.
 	MessageReplied
-	// PreemptReady: every entity that Waiter waits for is off the hardware.
+	// PreemptReady: every entity that Waiter waits for is off the hardware, or
+	// off the instance.
 	PreemptReady
 	// Stopped: the entity's last command was carried out and none follows.
 	Stopped

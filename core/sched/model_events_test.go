@@ -23,7 +23,7 @@ func (m *model) step(ev *Event) bool {
 	for _, w := range m.waves {
 		off := true
 		for _, e := range w.members {
-			off = off && (e.residency == core.Away || e.residency == core.Suspended || e.residency == core.Saving)
+			off = off && (e.residency == core.Away || !w.away && (e.residency == core.Suspended || e.residency == core.Saving))
 		}
 		if off && !w.told {
 			w.told = true
@@ -179,7 +179,7 @@ func (m *model) preempt(ev *Event) bool {
 			return false
 		}
 	}
-	w := &modelWave{waiter: ev.Waiter}
+	w := &modelWave{waiter: ev.Waiter, away: ev.Away}
 	for _, e := range m.entities {
 		in := len(ev.Entities) == 0
 		for _, id := range ev.Entities {
@@ -483,7 +483,7 @@ func (m *model) suspendedRule(e *modelEntity) bool {
 	if left {
 		e.answerBy = 0
 	}
-	suspends := e.goal == core.GoalSuspend
+	suspends := e.goal == core.GoalSuspend || m.evacuated(e)
 	switch {
 	case !left || e.retryAt != 0:
 		return did

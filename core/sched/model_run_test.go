@@ -123,7 +123,7 @@ func (d *duel) run(s modelStep) {
 		d.messages++
 		_ = b.step(Event{Kind: EventMessage, Entity: id, MessageID: d.messages, Message: core.MessageBackend, Barrier: Barrier(s.N % 3)})
 	case "preempt":
-		ev := Event{Kind: EventPreempt, Waiter: uint64(s.M % 3)}
+		ev := Event{Kind: EventPreempt, Waiter: uint64(s.M % 3), Away: s.N%4 == 1}
 		if s.N%3 != 0 {
 			ev.Entities = []core.EntityID{id}
 		}

@@ -74,6 +74,7 @@ type modelMessage struct {
 type modelWave struct {
 	waiter  uint64
 	members []*modelEntity
+	away    bool
 	told    bool
 }
 
@@ -126,6 +127,18 @@ func (m *model) waved(e *modelEntity) bool {
 	for _, w := range m.waves {
 		for _, member := range w.members {
 			if member == e {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// evacuated: somebody wants the entity off the instance.
+func (m *model) evacuated(e *modelEntity) bool {
+	for _, w := range m.waves {
+		for _, member := range w.members {
+			if w.away && member == e {
 				return true
 			}
 		}
@@ -330,7 +343,7 @@ func (m *model) rules(e *modelEntity) bool {
 	}
 	switch e.residency {
 	case core.Creating:
-		if e.goal != core.GoalRun {
+		if e.goal != core.GoalRun || m.evacuated(e) {
 			m.destroy(e)
 			return true
 		}
@@ -450,7 +463,7 @@ func (m *model) ranToEnd(e *modelEntity, j *modelJob) {
 }
 
 func (m *model) residentRule(e *modelEntity) bool {
-	suspends := e.goal == core.GoalSuspend
+	suspends := e.goal == core.GoalSuspend || m.evacuated(e)
 	did := !e.leaves() && !suspends && m.dispatch(e)
 	switch {
 	case e.leaves(), suspends && !e.changed():

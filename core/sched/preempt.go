@@ -14,6 +14,8 @@ import (
 type wave struct {
 	waiter   uint64
 	entities map[*entity]struct{}
+	// away: they are to leave the instance too, their images saved.
+	away bool
 	// all: entities that are added meanwhile join it.
 	all, told bool
 }
@@ -22,7 +24,7 @@ func (c *Core) preempt(ev *Event) error {
 	if c.waves[ev.Waiter] != nil {
 		return fmt.Errorf("waiter %d: %w", ev.Waiter, core.ErrExists)
 	}
-	w := &wave{waiter: ev.Waiter, entities: make(map[*entity]struct{}), all: len(ev.Entities) == 0}
+	w := &wave{waiter: ev.Waiter, entities: make(map[*entity]struct{}), all: len(ev.Entities) == 0, away: ev.Away}
 	wanted := c.order
 	if !w.all {
 		wanted = nil
@@ -76,13 +78,23 @@ func (c *Core) tell(w *wave) {
 		return
 	}
 	for e := range w.entities {
-		if !e.off() {
+		if !e.off() || w.away && e.state.Residency != core.Away {
 			return
 		}
 	}
 	controlled("wave", WaveTransitions, w.state(), waveTold)
 	w.told = true
 	c.out.Notices = append(c.out.Notices, Notice{Kind: PreemptReady, Waiter: w.waiter})
+}
+
+// evacuates reports whether somebody wants the entity off the instance.
+func (e *entity) evacuates() bool {
+	for _, w := range e.waves {
+		if w.away {
+			return true
+		}
+	}
+	return false
 }
 
 // off reports whether the entity is confirmed off the hardware.
