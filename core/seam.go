@@ -224,4 +224,7 @@ type InstanceRecord struct {
 	Directory string `json:"directory"`
 	// Devices are what the instance was started with.
 	Devices []DeviceSpec `json:"devices"`
+	// Candidate says that it was started to replace another instance that is on
+	// record too, and holds nothing yet.
+	Candidate bool `json:"candidate,omitempty"`
 }

@@ -39,7 +39,7 @@ func TestCrashPoints(t *testing.T) {
 	for _, point := range append(points, later...) {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
-			for _, circumstance := range []circumstance{{}, {interrupted: true}, {bulky: true}} {
+			for _, circumstance := range []circumstance{{}, {interrupted: true}, {bulky: true}, {interrupted: true, upgraded: true}} {
 				if crashAt(t, path, point, circumstance) {
 					return
 				}
@@ -95,8 +95,24 @@ type circumstance struct {
 	// interrupted: it goes on after a SIGKILL of another at its second checkpoint,
 	// and so adopts the plugin.
 	interrupted bool
+	// upgraded: the executable has changed by then, and the plugin is replaced.
+	upgraded bool
 	// bulky: with an image that takes several transactions.
 	bulky bool
+}
+
+// changed is a copy of an executable that does the same and has another digest.
+func changed(t *testing.T, path string) string {
+	t.Helper()
+	program, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(t.TempDir(), filepath.Base(path))
+	if err := os.WriteFile(other, append(program, 0), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return other
 }
 
 // crashAt makes one trial with a crash at point, and reports whether the point
@@ -117,6 +133,9 @@ func crashAt(t *testing.T, path, point string, c circumstance) bool {
 		}
 		first.kill()
 		tr.wait(first)
+	}
+	if c.upgraded {
+		tr.path = changed(t, path)
 	}
 	last := tr.start("GPUWM_CRASH=" + point)
 	code := tr.wait(last)

@@ -55,7 +55,7 @@ func (o *observed) line(tr *trial, text string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	switch l.Message {
-	case "instance started", "instance adopted":
+	case "instance started", "instance adopted", "upgrade done":
 		if l.Instance == o.instance {
 			return
 		}

@@ -130,6 +130,9 @@ func (d *device) rebuild(snap *core.Snapshot) {
 		}
 	}
 	d.core, d.outbox = sched.New(d.manager.config.Sched), sched.Outbox{}
+	if d.evacuating {
+		d.evacuate()
+	}
 	for _, r := range d.records {
 		d.restore(r)
 	}

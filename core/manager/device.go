@@ -50,8 +50,10 @@ type device struct {
 	formats    []string
 	stale      uint64
 	// hungry are entities to feed once the outbox is quiet.
-	hungry    []*entityRecord
-	releasing bool
+	hungry []*entityRecord
+	// evacuating: the entities are to stay off the instance, which is replaced.
+	evacuating bool
+	releasing  bool
 	// sending are commands that leave together, once the outbox is quiet.
 	sending []core.Command
 }

@@ -26,7 +26,10 @@ type machine struct {
 	// crashAfter, when not zero, ends every process that long after its start.
 	crashAfter time.Duration
 	failStarts int
-	refuse     bool // adoption fails although the process lives
+	refuse     bool           // adoption fails although the process lives
+	version    int            // of the executable
+	failOpens  int            // version of which no process can open a device
+	names      map[int]string // what versions add to their name
 	ran        map[core.JobID]uint64
 	live       int // processes that hold entities now
 	liveMax    int
@@ -60,7 +63,7 @@ func (l launcherView) Start(ctx context.Context, rec core.InstanceRecord) (manag
 		return nil, rec, fmt.Errorf("exec: %w", core.ErrNotFound)
 	}
 	rec.Address = "/run/" + rec.Instance
-	p := &process{machine: l.machine, name: rec.Instance, gone: make(chan struct{}), devices: map[string]*simulated{},
+	p := &process{machine: l.machine, name: rec.Instance, version: l.version, gone: make(chan struct{}), devices: map[string]*simulated{},
 		kernels: map[core.Digest]bool{}, usage: map[core.UsageKey]uint64{}, begun: time.Now()}
 	for _, d := range rec.Devices {
 		p.devices[d.Name] = &simulated{entities: map[core.EntityID]*held{}, uploads: map[upload][]byte{}}
@@ -101,6 +104,13 @@ func (l launcherView) End(_ context.Context, rec core.InstanceRecord) error {
 	return nil
 }
 
+func (l launcherView) Outdated(rec core.InstanceRecord) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p := l.processes[rec.Instance]
+	return p != nil && p.version != l.version
+}
+
 func (l launcherView) Usage(rec core.InstanceRecord) (map[core.UsageKey]uint64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -118,6 +128,7 @@ func (l launcherView) Sweep(func(string) bool) error { return nil }
 type process struct {
 	*machine
 	name    string
+	version int
 	begun   time.Time
 	ended   bool
 	gone    chan struct{}
@@ -287,6 +298,13 @@ func (p *process) create(d *simulated, h *held, c *core.Command, ev core.Backend
 	if h == nil || h.epoch < c.Epoch {
 		h = &held{epoch: c.Epoch, waiting: time.Now()}
 		d.entities[c.Entity] = h
+		for _, other := range p.processes {
+			for _, device := range other.devices {
+				if other != p && !other.ended && device.entities[c.Entity] != nil {
+					p.problem("entity %d is created on %s while %s holds it", c.Entity, p.name, other.name)
+				}
+			}
+		}
 	}
 	if h.epoch != c.Epoch || h.memory != nil {
 		return true
@@ -357,7 +375,9 @@ type instanceView struct {
 }
 
 func (v *instanceView) Describe() core.BackendDescription {
-	return core.BackendDescription{Name: "fake"}
+	v.p.mu.Lock()
+	defer v.p.mu.Unlock()
+	return core.BackendDescription{Name: "fake" + v.p.names[v.p.version]}
 }
 func (v *instanceView) Gone() <-chan struct{} { return v.p.gone }
 func (v *instanceView) Detach()               {}
@@ -369,6 +389,8 @@ func (v *instanceView) Open(_ context.Context, spec core.DeviceSpec, session cor
 	switch {
 	case v.p.ended:
 		return nil, core.ErrGone
+	case v.p.failOpens != 0 && v.p.failOpens == v.p.version:
+		return nil, core.ErrInvalid
 	case v.store.dead:
 		return nil, core.ErrDeadline
 	case session <= d.session:

@@ -162,7 +162,7 @@ func (m *Manager) supervise(ctx context.Context, instances []core.InstanceRecord
 			s = &supervisor{
 				manager: m, backend: spec.Backend, log: m.config.Log.With("plugin", spec.Backend),
 				restarts: make(chan string, 1), reopens: make(chan struct{}, 1),
-				wake: make(chan struct{}, 1), done: make(chan struct{}),
+				wake: make(chan struct{}, 1), upgrades: make(chan chan error, 1), done: make(chan struct{}),
 			}
 			byBackend[spec.Backend] = s
 			m.supervisors = append(m.supervisors, s)
@@ -175,7 +175,7 @@ func (m *Manager) supervise(ctx context.Context, instances []core.InstanceRecord
 	for i := range instances {
 		rec := &instances[i]
 		s := byBackend[rec.Backend]
-		if s != nil && s.recorded == nil && rec.Address != "" && sameDevices(s.devices, rec.Devices) {
+		if s != nil && s.recorded == nil && !rec.Candidate && rec.Address != "" && sameDevices(s.devices, rec.Devices) {
 			s.recorded = rec
 			continue
 		}
@@ -183,6 +183,13 @@ func (m *Manager) supervise(ctx context.Context, instances []core.InstanceRecord
 	}
 	for _, rec := range orphans {
 		s := &supervisor{manager: m, backend: rec.Backend, log: m.config.Log.With("plugin", rec.Backend)}
+		if rec.Candidate {
+			if err := s.retire(ctx, rec, nil); err != nil {
+				m.supervisors = nil
+				return fmt.Errorf("end instance %s of an upgrade: %w", rec.Instance, err)
+			}
+			continue
+		}
 		for _, d := range m.devicesLocked() {
 			if slices.ContainsFunc(rec.Devices, func(spec core.DeviceSpec) bool { return spec.Name == d.spec.Name }) {
 				s.devices = append(s.devices, d)
@@ -262,8 +269,10 @@ func (m *Manager) Kill() error {
 	cancel() // an ended context asks for SIGKILL
 	var errs []error
 	for _, s := range m.supervisors {
-		if rec := s.current.Load(); rec != nil {
-			errs = append(errs, m.config.Launcher.End(ctx, *rec))
+		for _, rec := range []*core.InstanceRecord{s.current.Load(), s.candidate.Load()} {
+			if rec != nil {
+				errs = append(errs, m.config.Launcher.End(ctx, *rec))
+			}
 		}
 	}
 	return errors.Join(errs...)

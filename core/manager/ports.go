@@ -70,6 +70,9 @@ type Launcher interface {
 	// A record of a process that never started, or is gone, is no error. When ctx
 	// ends, the process is killed without further asking.
 	End(ctx context.Context, record core.InstanceRecord) error
+	// Outdated reports whether the executable that Start would take is another
+	// than the process on record was started from.
+	Outdated(record core.InstanceRecord) bool
 	// Usage reads, after the end, how many workgroups the engine of the instance
 	// ran, by job and epoch, and may be called while it runs.
 	Usage(record core.InstanceRecord) (map[core.UsageKey]uint64, error)

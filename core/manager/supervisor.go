@@ -43,9 +43,10 @@ type supervisor struct {
 	devices []*device
 	log     hclog.Logger
 
-	restarts chan string   // asked for by a device
-	reopens  chan struct{} // sessions are to be opened anew
-	wake     chan struct{} // there is work; start without a record to adopt
+	restarts chan string     // asked for by a device
+	reopens  chan struct{}   // sessions are to be opened anew
+	wake     chan struct{}   // there is work; start without a record to adopt
+	upgrades chan chan error // the instance is to be replaced; takes the answer
 	done     chan struct{}
 
 	// recorded is the instance on record when the manager started, if any.
@@ -53,8 +54,16 @@ type supervisor struct {
 	crashes  window
 	// fruitless counts instances in a row that ended before a session was opened.
 	fruitless int
-	// current is the instance that lives, if any.
-	current atomic.Pointer[core.InstanceRecord]
+	// current is the instance that lives, if any, candidate the one that is to
+	// replace it.
+	current, candidate atomic.Pointer[core.InstanceRecord]
+}
+
+// forgetRestarts drops what was meant for an instance that is gone.
+func (s *supervisor) forgetRestarts() {
+	for len(s.restarts) > 0 {
+		<-s.restarts
+	}
 }
 
 // restart asks for a new instance. Asking twice is asking once.
@@ -91,6 +100,10 @@ func (s *supervisor) run(ctx context.Context) {
 		if record == nil {
 			select {
 			case <-s.wake:
+			case answer := <-s.upgrades:
+				answer <- nil // the next start takes the executable as it is
+				wait = backoffMin
+				continue
 			case <-ctx.Done():
 				return
 			}
@@ -159,50 +172,64 @@ func (w *window) add(now time.Time) int {
 
 // life is one instance from its start or adoption to the reason of its end.
 func (s *supervisor) life(ctx context.Context, record *core.InstanceRecord) (core.InstanceRecord, error) {
-	inst, rec, err := s.bring(ctx, record)
+	inst, rec, err := s.bring(ctx, record, false)
 	if err != nil {
 		return rec, err
 	}
-	defer inst.Detach()
+	t := &tenure{inst: inst, rec: rec}
+	defer func() { t.inst.Detach() }()
 	s.current.Store(&rec)
 	defer s.current.Store(nil)
-	var links []Link
+	if record != nil && s.manager.config.Launcher.Outdated(rec) {
+		s.log.Info("plugin executable has changed", "instance", rec.Instance)
+		select {
+		case s.upgrades <- make(chan error, 1):
+		default:
+		}
+	}
 	var reopens window
 	for fresh := true; ; fresh = false {
-		links, err = s.open(ctx, inst, fresh)
+		t.links, err = s.open(ctx, t.inst, fresh)
 		if err == nil {
 			s.fruitless = 0
-			err = s.watch(ctx, inst, links)
+			err = s.serve(ctx, t)
 		}
-		for _, l := range links {
-			l.Close()
-		}
+		t.close()
 		if !errors.Is(err, errReopen) || reopens.add(time.Now()) > reopensMax {
-			return rec, err
+			return t.rec, err
 		}
 	}
 }
+
+// serve watches the sessions, over upgrades, until something ends them.
+func (s *supervisor) serve(ctx context.Context, t *tenure) error {
+	for {
+		err := s.watch(ctx, t.inst, t.links)
+		var asked *upgradeAsked
+		if !errors.As(err, &asked) {
+			return err
+		}
+		failed, down := s.upgrade(ctx, t)
+		asked.answer <- failed
+		if down != nil {
+			return down
+		}
+	}
+}
+
+// upgradeAsked ends a watch: the instance is to be replaced in place.
+type upgradeAsked struct{ answer chan<- error }
+
+// Error implements error.
+func (*upgradeAsked) Error() string { return "upgrade asked for" }
 
 // errReopen asks for new sessions with the same instance.
 var errReopen = errors.New("session ended")
 
 // watch waits for what ends the sessions.
 func (s *supervisor) watch(ctx context.Context, inst Instance, links []Link) error {
-	down := make(chan struct{}, 1)
-	stop := make(chan struct{})
-	defer close(stop)
-	for _, l := range links {
-		go func() {
-			select {
-			case <-l.Down():
-				select {
-				case down <- struct{}{}:
-				default:
-				}
-			case <-stop:
-			}
-		}()
-	}
+	down, stop := anyDown(links)
+	defer stop()
 	select {
 	case <-ctx.Done():
 		return errStopping
@@ -212,6 +239,8 @@ func (s *supervisor) watch(ctx context.Context, inst Instance, links []Link) err
 		return errors.New(reason)
 	case <-s.reopens:
 		return errReopen
+	case answer := <-s.upgrades:
+		return &upgradeAsked{answer}
 	case <-down:
 		select {
 		case <-inst.Gone():
@@ -222,9 +251,28 @@ func (s *supervisor) watch(ctx context.Context, inst Instance, links []Link) err
 	}
 }
 
+// anyDown merges the ends of sessions; stop must be called.
+func anyDown(links []Link) (down <-chan struct{}, stop func()) {
+	merged, stopped := make(chan struct{}, 1), make(chan struct{})
+	for _, l := range links {
+		go func() {
+			select {
+			case <-l.Down():
+				select {
+				case merged <- struct{}{}:
+				default:
+				}
+			case <-stopped:
+			}
+		}()
+	}
+	return merged, func() { close(stopped) }
+}
+
 // bring adopts the recorded instance, or starts a new one whose record is
-// committed before the process exists.
-func (s *supervisor) bring(ctx context.Context, record *core.InstanceRecord) (Instance, core.InstanceRecord, error) {
+// committed before the process exists; candidate says that it is to replace
+// another.
+func (s *supervisor) bring(ctx context.Context, record *core.InstanceRecord, candidate bool) (Instance, core.InstanceRecord, error) {
 	ctx, cancel := context.WithTimeout(ctx, startMax)
 	defer cancel()
 	launcher := s.manager.config.Launcher
@@ -236,8 +284,8 @@ func (s *supervisor) bring(ctx context.Context, record *core.InstanceRecord) (In
 		s.log.Info("instance adopted", "instance", record.Instance, "pid", record.Process.PID)
 		return inst, *record, nil
 	}
-	for len(s.restarts) > 0 {
-		<-s.restarts // meant for an instance that is gone
+	if !candidate {
+		s.forgetRestarts()
 	}
 	specs := make([]core.DeviceSpec, len(s.devices))
 	for i, d := range s.devices {
@@ -247,6 +295,7 @@ func (s *supervisor) bring(ctx context.Context, record *core.InstanceRecord) (In
 	if err != nil {
 		return nil, prepared, fmt.Errorf("prepare plugin %s: %w", s.backend, err)
 	}
+	prepared.Candidate = candidate
 	if err := s.manager.commit(&core.Write{Instances: []core.InstanceRecord{prepared}}); err != nil {
 		return nil, prepared, fmt.Errorf("record instance: %w", err)
 	}
@@ -258,7 +307,11 @@ func (s *supervisor) bring(ctx context.Context, record *core.InstanceRecord) (In
 		inst.Detach()
 		return nil, started, fmt.Errorf("record instance: %w", err)
 	}
-	s.log.Debug("instance started", "instance", started.Instance, "pid", started.Process.PID)
+	what := "instance started"
+	if candidate {
+		what = "successor started"
+	}
+	s.log.Debug(what, "instance", started.Instance, "pid", started.Process.PID)
 	return inst, started, nil
 }
 
@@ -294,21 +347,8 @@ func (s *supervisor) bury(ctx context.Context, rec core.InstanceRecord) error {
 		return nil
 	}
 	m := s.manager
-	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
-		bound, cancel := context.WithTimeout(ctx, endMax)
-		err := m.config.Launcher.End(bound, rec)
-		cancel()
-		if err == nil {
-			break
-		}
-		s.log.Error("instance not ended", "instance", rec.Instance, "error", err)
-		select {
-		case <-time.After(wait):
-		case <-m.killed:
-			return err
-		case <-ctx.Done():
-			return err
-		}
+	if err := s.end(ctx, rec); err != nil {
+		return err
 	}
 	usage, err := m.config.Launcher.Usage(rec)
 	if err != nil {
@@ -321,8 +361,32 @@ func (s *supervisor) bury(ctx context.Context, rec core.InstanceRecord) error {
 		s.log.Error("instance record not removed", "instance", rec.Instance, "error", err)
 		return nil // the next start removes it
 	}
-	if err := m.config.Launcher.Discard(rec); err != nil {
+	s.discard(rec)
+	return nil
+}
+
+// end ends the process verifiably, however often that has to be tried.
+func (s *supervisor) end(ctx context.Context, rec core.InstanceRecord) error {
+	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
+		bound, cancel := context.WithTimeout(ctx, endMax)
+		err := s.manager.config.Launcher.End(bound, rec)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		s.log.Error("instance not ended", "instance", rec.Instance, "error", err)
+		select {
+		case <-time.After(wait):
+		case <-s.manager.killed:
+			return err
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+func (s *supervisor) discard(rec core.InstanceRecord) {
+	if err := s.manager.config.Launcher.Discard(rec); err != nil {
 		s.log.Warn("instance directory not removed", "instance", rec.Instance, "error", err)
 	}
-	return nil
 }

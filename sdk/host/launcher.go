@@ -216,6 +216,18 @@ func (l *Launcher) Adopt(ctx context.Context, record core.InstanceRecord) (*Inst
 	return inst, nil
 }
 
+// Outdated reports whether the executable of the record's backend is now another
+// than its process was started from. What can't be read is not outdated: there
+// would be nothing to start in its place.
+func (l *Launcher) Outdated(record core.InstanceRecord) bool {
+	command, known := l.config.Executables[record.Backend]
+	if !known {
+		return false
+	}
+	digest, err := digestFile(command.Path)
+	return err == nil && digest != record.Process.Executable
+}
+
 // Usage reads how many workgroups the engines of the instance ran.
 func (l *Launcher) Usage(record core.InstanceRecord) (map[usage.Key]uint64, error) {
 	if err := l.owns(record); err != nil {
