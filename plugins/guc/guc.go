@@ -136,6 +136,11 @@ func (b *backend) usage() (*usage.File, error) {
 	return file, nil
 }
 
+var (
+	_ sdk.LeaveBounder = (*device)(nil)
+	_ sdk.Tracer       = (*device)(nil)
+)
+
 // device is one device with everything below it.
 type device struct {
 	*driver.Driver
@@ -188,9 +193,17 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Cl
 // LeaveBound implements sdk.LeaveBounder.
 func (d *device) LeaveBound() time.Duration { return d.leave }
 
-// Trace returns up to n of the newest messages between driver and firmware,
-// decoded, oldest first. It may be called from any goroutine.
-func (d *device) Trace(n int) []hw.TraceLine { return d.trace.Last(n) }
+// Trace implements sdk.Tracer: the messages between driver and firmware, and what
+// the firmware says of contexts, engines and interrupts, each with the device's time.
+func (d *device) Trace(after uint64) ([]core.TraceLine, <-chan struct{}) {
+	held := d.trace.Since(after, traceLines)
+	lines := make([]core.TraceLine, len(held))
+	for i, l := range held {
+		lines[i] = core.TraceLine{Number: l.Seq, Kind: l.Kind, Text: fmt.Sprintf("%.6f %s", l.At.Seconds(), l.Text)}
+		after = l.Seq
+	}
+	return lines, d.trace.Changed(after)
+}
 
 // LoadKernel implements sdk.Device: it refuses what the engine could not load.
 func (d *device) LoadKernel(ctx context.Context, k core.Kernel) error {

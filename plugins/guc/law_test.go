@@ -57,13 +57,9 @@ func (l *law) observe() {
 // follow reads the trace: an id is not used again before the firmware has
 // forgotten it.
 func (l *law) follow() {
-	for _, line := range l.w.trace.Last(256) {
-		if line.Seq <= l.seen {
-			continue
-		}
-		if l.seen > 0 && line.Seq > l.seen+1 {
-			l.seen = line.Seq - 1 // Slower than the trace: a storm; ids are checked again after the next reset.
-			clear(l.registered)
+	for _, line := range l.w.trace.Since(l.seen, 1<<14) {
+		if line.Seq > l.seen+1 {
+			clear(l.registered) // Slower than the trace: ids are checked again from here on.
 		}
 		l.seen = line.Seq
 		var id int
@@ -73,12 +69,12 @@ func (l *law) follow() {
 			fmt.Sscanf(text[at:], "guc_id=%d", &id)
 		}
 		switch {
-		case line.Kind == "H2G" && strings.HasPrefix(text, "FAST_REQUEST REGISTER_CONTEXT "):
+		case line.Kind == "H2G" && strings.Contains(text, " FAST_REQUEST REGISTER_CONTEXT "):
 			if l.registered[id] {
 				l.broken("guc_id %d registered again before its end", id)
 			}
 			l.registered[id] = true
-		case line.Kind == "G2H" && strings.Contains(text, "DEREGISTER_CONTEXT_DONE"):
+		case line.Kind == "G2H" && strings.Contains(text, " DEREGISTER_CONTEXT_DONE "), line.Kind == "G2H" && strings.HasPrefix(text, "EVENT DEREGISTER_CONTEXT_DONE "):
 			delete(l.registered, id)
 		case l.forgets(line.Kind, text):
 			clear(l.registered)

@@ -3,6 +3,7 @@ package guc
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/sdk"
+	"github.com/hashicorp/go-hclog"
 )
 
 // fatal is what *testing.T and *rapid.T share.
@@ -32,13 +34,18 @@ type world struct {
 	firmware *fw.Firmware
 	driver   *driver.Driver
 	// mute stops the firmware without telling anybody.
-	mute     bool
-	failed   []error
-	faults   *hw.Faults
-	trace    *hw.Trace
-	law      *law
-	began    time.Duration
+	mute   bool
+	failed []error
+	faults *hw.Faults
+	trace  *hw.Trace
+	law    *law
+	began  time.Duration
+	// still keeps the clock from moving while a call waits.
+	still bool
+	// light leaves the checks after each step out: there are thousands of entities.
+	light    bool
 	entities core.EntityID
+	lives    []*life
 	// sizes are the workgroups of each job.
 	sizes map[core.JobID]uint64
 	// priority is that of entities to come; normal unless set.
@@ -60,6 +67,8 @@ type setup struct {
 	// arena is the size of the memory; 256 MiB by default.
 	arena uint64
 	clock *hw.VirtualClock
+	// log takes the driver's warnings as JSON lines; nil drops them.
+	log io.Writer
 }
 
 func newWorld(t fatal, tweak func(*driver.Config)) (*world, func()) {
@@ -121,6 +130,9 @@ func (s setup) make(t fatal) (*world, error) {
 		Formats: []string{formatScript}, EntitiesMax: 64,
 		Failed: func(err error) { w.failed = append(w.failed, err); w.log = append(w.log, "failed") },
 	}
+	if s.log != nil {
+		config.Log = hclog.New(&hclog.LoggerOptions{Output: s.log, Level: hclog.Warn, JSONFormat: true})
+	}
 	if s.driver != nil {
 		s.driver(&config)
 	}
@@ -143,12 +155,14 @@ func (w *world) settle() {
 	for {
 		if !w.mute {
 			w.firmware.Step()
-			if err := w.firmware.Check(); err != nil {
-				w.t.Fatal(err)
+			if !w.light {
+				w.ok(w.firmware.Check())
 			}
 		}
 		busy := w.driver.Step()
-		w.law.observe()
+		if !w.light {
+			w.law.observe()
+		}
 		if !busy {
 			return
 		}
@@ -158,6 +172,9 @@ func (w *world) settle() {
 // pump settles and moves the clock to the next thing that is due.
 func (w *world) pump() bool {
 	w.settle()
+	if w.still {
+		return true
+	}
 	at, pending := w.clock.Next()
 	if !pending || at-w.began > worldTime {
 		return false
@@ -247,6 +264,36 @@ type life struct {
 	entity
 	*reports
 	spec *core.EntitySpec
+	// given are the jobs that were taken, in order.
+	given     []core.JobID
+	destroyed bool
+}
+
+// Run notes what was taken.
+func (l *life) Run(ctx context.Context, j sdk.Job) error {
+	err := l.entity.Run(ctx, j)
+	if err == nil {
+		l.given = append(l.given, j.Spec.ID)
+	}
+	return err
+}
+
+// Suspend checks that nothing of the entity is on an engine when it returns.
+func (l *life) Suspend(ctx context.Context) error {
+	err := l.entity.Suspend(ctx)
+	for _, id := range l.given {
+		if err == nil && l.w.engine.running[id] != 0 {
+			l.w.law.broken("%s is suspended, and job %d is on an engine", l.name, id)
+		}
+	}
+	return err
+}
+
+// Destroy notes that no report may follow.
+func (l *life) Destroy(ctx context.Context) error {
+	err := l.entity.Destroy(ctx)
+	l.destroyed = l.destroyed || err == nil
+	return err
 }
 
 // entity is all that the driver's entities can do.
@@ -285,7 +332,11 @@ func (w *world) tryCreate(name string, image core.ImageSource) (*life, error) {
 	r := w.newReports(name)
 	e, err := w.driver.Create(context.Background(), spec, image, r)
 	made, _ := e.(entity)
-	return &life{made, r, spec}, err
+	l := &life{entity: made, reports: r, spec: spec}
+	if err == nil {
+		w.lives = append(w.lives, l)
+	}
+	return l, err
 }
 
 // job makes a job of count workgroups that runs the script.

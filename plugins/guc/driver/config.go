@@ -45,6 +45,9 @@ type Config struct {
 	// RuntimeIdle is how long nothing may have happened before the device goes to
 	// D3hot; 1 s by default, negative means never.
 	RuntimeIdle time.Duration
+	// NoEngineResets keeps the firmware from resetting an engine whose context does
+	// not leave in time (Xe's wedged mode 2); the GT is reset then.
+	NoEngineResets bool
 	// ResetsMax is how many GT resets may follow each other without a job that ends between
 	// them before the device is given up; 3 by default.
 	ResetsMax int

@@ -56,8 +56,10 @@ type Driver struct {
 	// pausing takes every queue off the engines, because the device goes to sleep.
 	pausing     bool
 	interrupted bool
-	polling     bool
-	ready       bool
+	// look says that the next scan watches progress too, which needs no more than the poll's pace.
+	look    bool
+	polling bool
+	ready   bool
 }
 
 // waiter is somebody who waits for the answer to a request.

@@ -229,7 +229,7 @@ func (d *Driver) poll() {
 	d.polling = true
 	d.after(d.config.Timeouts.Poll, func() {
 		d.polling = false
-		d.interrupted = true
+		d.interrupted, d.look = true, true
 	})
 }
 
@@ -246,9 +246,12 @@ func (d *Driver) scan() {
 			return
 		}
 		d.scanQueue(q)
-		q.observe()
+		if d.look {
+			q.observe()
+		}
 		q.settle()
 	}
+	d.look = false
 }
 
 // scanQueue reports what started and what finished, in order. A seqno without its

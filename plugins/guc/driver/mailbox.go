@@ -18,9 +18,10 @@ const (
 	h2gSize       = 4 << 10
 	g2hSize       = 128 << 10
 	transportSize = g2hBuffer + g2hSize
-	// optInList follows the transport: the KLVs of OPT_IN_FEATURE.
-	optInList = transportSize
-	blockSize = transportSize + 4096
+	// optInList follows the transport: the KLVs of OPT_IN_FEATURE; then the block of global policies.
+	optInList   = transportSize
+	policyBlock = optInList + 2048
+	blockSize   = transportSize + 4096
 )
 
 const (
@@ -212,7 +213,30 @@ func (d *Driver) openTransport() {
 			return
 		}
 	}
+	if d.config.NoEngineResets {
+		d.keepEngines()
+	}
 	d.configure(d.up, []abi.Body{globalPolicies, abi.OptInFeature{Address: d.block + optInList, Dwords: uint32(len(list))}})
+}
+
+// promoteUS and workItems are Xe's values in the block of global policies.
+const (
+	promoteUS = 500_000
+	workItems = 15
+)
+
+// keepEngines switches engine resets off.
+func (d *Driver) keepEngines() {
+	block, err := d.config.Arena.Words(d.block+policyBlock, abi.PolicyBlockDwords)
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	block.Store(abi.PolicyBlockPromote, promoteUS)
+	block.Store(abi.PolicyBlockItems, workItems)
+	block.Store(abi.PolicyBlockFlags, abi.PolicyFlagDisableReset)
+	block.Store(abi.PolicyBlockValid, 1)
+	d.send(abi.GlobalSchedPolicyChange{Block: uint32(d.block + policyBlock)}, creditNone, 0)
 }
 
 // globalPolicies are Xe's.

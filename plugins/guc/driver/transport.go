@@ -109,7 +109,8 @@ func newTransport(d *Driver, block uint64) (*transport, error) {
 // and simulations, on the goroutine that calls Step.
 func (d *Driver) Idle() bool {
 	t := d.ct
-	return t == nil || t.space == g2hCredits && t.outstanding == 0 && len(t.outbox) == 0 && len(t.tracked) == 0 && t.retrying == 0
+	return t == nil || t.space == g2hCredits && t.outstanding == 0 && len(t.outbox) == 0 && len(t.tracked) == 0 && t.retrying == 0 &&
+		t.sender.Idle()
 }
 
 func (t *transport) nextFence(track bool) abi.Fence {

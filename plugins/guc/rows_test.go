@@ -1,0 +1,227 @@
+package guc
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/guc/driver"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+)
+
+// rows are the rows of section 5 of the reference that are marked yes.
+var rows = []row{
+	{name: "enable-unanswered", failure: "MODE_DONE lost, of an enable", reaction: "after 5 s GT reset; the context's begun job is a victim, what was not begun goes on",
+		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 drop", resets: 1, victims: []string{"a"},
+		run: func(s *scene) { s.start(long); s.settled() }},
+	{name: "suspend-unanswered", failure: "MODE_DONE lost, of a suspend", reaction: "after 5 s GT reset; the suspend ends with the loss of the victim, or is granted if its job was not begun",
+		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 nth=2 drop", resets: 1, victims: []string{"a"},
+		run: func(s *scene) {
+			s.start(long)
+			if err := s.a.Suspend(background); !errors.Is(err, core.ErrClosed) {
+				s.t.Errorf("suspend: %v", err)
+			}
+			s.settled()
+		}},
+	{name: "cancel-unanswered", failure: "MODE_DONE lost, of a cancel", reaction: "as of a suspend",
+		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 nth=2 drop", resets: 1, victims: []string{"a"},
+		run: func(s *scene) { s.start(long); s.ok(s.a.Cancel(background, 1)); s.settled() }},
+	{name: "destroy-unanswered", failure: "MODE_DONE lost, of a destroy", reaction: "after 5 s GT reset; the context is freed in it",
+		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 nth=2 drop", resets: 1,
+		run: func(s *scene) { s.start(long); s.ok(s.a.Destroy(background)); s.settled() }},
+	{name: "deregistration-unanswered", failure: "DEREGISTER_DONE lost", reaction: "nothing waits beyond 5 s; id, memory and credit stay taken until the next GT reset scrubs them",
+		plan: "g2h/DEREGISTER_CONTEXT_DONE id=0 drop; g2h/DEREGISTER_CONTEXT_DONE id=1 crash", resets: 1, warned: "context not deregistered",
+		run: deregistrationUnanswered},
+	{name: "submission-lost", failure: "SCHED_CONTEXT lost", reaction: "told again after 5 s, at most three times while no engine executes",
+		plan: "h2g/SCHED_CONTEXT id=0 drop", run: secondJob},
+	{name: "submissions-lost", failure: "SCHED_CONTEXT lost again and again", reaction: "after the third time GT reset; the job was not begun and goes on",
+		plan: "h2g/SCHED_CONTEXT times=4 drop", resets: 1, run: secondJob},
+	{name: "interrupts-lost", failure: "user interrupts lost", reaction: "the driver's own look every 50 ms finds seqno and messages", plan: "irq times=always drop"},
+	{name: "requests-not-taken", failure: "H2G not consumed", reaction: "no answer in 5 s, or no sign of life in 1 s and then two questions unanswered: GT reset",
+		plan: "h2g/SCHED_CONTEXT_MODE_SET nth=2 deaf", resets: 1, victims: []string{"a"}, run: func(s *scene) { s.start(long); s.settled() }},
+	{name: "request-ring-full", failure: "H2G ring full", reaction: "no forward progress in 1 s: GT reset",
+		plan: "h2g/UPDATE_CONTEXT_POLICIES id=0 nth=2 deaf", resets: 1, victims: []string{"a"}, run: ringFull},
+	{name: "credits-exhausted", failure: "G2H credits exhausted", reaction: "no forward progress in 1 s: GT reset",
+		plan: "g2h/SCHED_CONTEXT_MODE_DONE times=always delay=4s", resets: 1, large: true, config: func(s *setup) {
+			s.arena = 8 << 30
+			s.driver = func(c *driver.Config) { c.EntitiesMax, c.Credits = 5000, 1 }
+		}, run: creditsExhausted},
+	{name: "answer-ring-status", failure: "G2H descriptor STATUS set", reaction: "at the next read GT reset",
+		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 status=2", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "request-ring-status", failure: "H2G descriptor STATUS set", reaction: "at the next write, or without an answer: GT reset",
+		plan: "h2g/SCHED_CONTEXT_MODE_SET nth=2 status=1", resets: 1, victims: []string{"a"}, run: func(s *scene) { s.start(long); s.settled() }},
+	{name: "pointer-out-of-range", failure: "ring pointer out of range", reaction: "STATUS is set, GT reset", resets: 1, victims: []string{"a"}, run: pointerOutOfRange},
+	{name: "truncated", failure: "truncated message", reaction: "STATUS is set, GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 truncate", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "wrong-header", failure: "reserved bits in a header", reaction: "STATUS is set, GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 header", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "wrong-origin", failure: "wrong origin", reaction: "GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 origin", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "unknown-type", failure: "unknown message type", reaction: "GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 type=4", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "busy-over-ct", failure: "BUSY over the CT", reaction: "GT reset: neither driver takes it", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 type=3", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "event-length", failure: "event of a wrong length", reaction: "logged and dropped", plan: "g2h/STATE_CAPTURE_NOTIFICATION length", warned: "firmware event malformed",
+		guilty: []string{"a"}, run: hangWithWaiter},
+	{name: "event-of-nobody", failure: "event with an unknown guc_id", reaction: "logged and dropped; the fault stands in the descriptor too and is found there",
+		plan: "g2h/CONTEXT_RESET_NOTIFICATION id-is=77", warned: "event without context", guilty: []string{"a"}, run: hangWithWaiter},
+	{name: "event-in-wrong-state", failure: "event in a wrong state", reaction: "logged and dropped; what it should have said is missed after 5 s: GT reset",
+		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 state", resets: 1, victims: []string{"a"}, warned: "illegal context event", run: func(s *scene) { s.start(long); s.settled() }},
+	{name: "unknown-event", failure: "unknown event", reaction: "logged and dropped", plan: "g2h/STATE_CAPTURE_NOTIFICATION action=0x1fff", warned: "unknown firmware event",
+		guilty: []string{"a"}, run: hangWithWaiter},
+	{name: "fast-request-refused", failure: "FAILURE for a FAST_REQUEST", reaction: "GT reset, the log names the request",
+		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 fail=0x100", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "request-refused", failure: "FAILURE for a REQUEST", reaction: "logged; a setting is done without", plan: "h2g/UPDATE_SCHEDULING_POLICIES_KLV fail=0x30", warned: "firmware setting refused"},
+	{name: "request-retried", failure: "RETRY for a REQUEST", reaction: "sent again after 5 ms × n, at most 50 times", plan: "h2g/UPDATE_SCHEDULING_POLICIES_KLV times=50 retry"},
+	{name: "request-retried-too-often", failure: "RETRY for a REQUEST, more than 50 times", reaction: "given up as refused", plan: "h2g/UPDATE_SCHEDULING_POLICIES_KLV times=51 retry", warned: "firmware setting refused"},
+	{name: "request-unanswered", failure: "no reply to a REQUEST", reaction: "given up after 1 s, the channel stays up", plan: "h2g/UPDATE_SCHEDULING_POLICIES_KLV drop", warned: "firmware setting refused"},
+	{name: "late-reply", failure: "late reply after the timeout", reaction: "logged, the credit is taken back", plan: "g2h/SUCCESS delay=3s", warned: "reply without request",
+		run: func(s *scene) { s.start(4000); s.settled() }},
+	{name: "duplicate-answer", failure: "duplicate MODE_DONE", reaction: "logged, more credit comes back than was taken: GT reset",
+		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 duplicate", resets: 1, warned: "gt reset", victims: []string{"a"},
+		run: func(s *scene) { s.start(long); s.settled() }},
+	{name: "hang-with-waiter", failure: "context hang, somebody waits", reaction: "the firmware's preemption timeout; the context's entity is guilty", guilty: []string{"a"}, run: hangWithWaiter},
+	{name: "hang-alone", failure: "context hang, nobody waits", reaction: "the driver sees execution without the end of a workgroup for 5 s, and takes the context off with PT = 1 µs: guilty",
+		guilty: []string{"a"}, warned: "job hang detected", run: func(s *scene) {
+			s.a = s.create("a", nil)
+			s.ok(s.a.Run(background, s.job(1, 50, "workgroup=1ms hang=3")))
+			s.settled()
+		}},
+	{name: "will-not-preempt", failure: "will not preempt, engine resets off", reaction: "no MODE_DONE in 5 s, and a firmware that lives: guilty, GT reset",
+		plan: "batch id=0 hang", config: func(s *setup) { s.driver = func(c *driver.Config) { c.NoEngineResets = true } },
+		resets: 1, guilty: []string{"a"}, run: func(s *scene) {
+			s.start(short)
+			if err := s.a.Suspend(background); !errors.Is(err, core.ErrClosed) {
+				s.t.Errorf("suspend: %v", err)
+			}
+			s.settled()
+		}},
+	{name: "memory-error", failure: "CAT error, known context", reaction: "guilty", plan: "batch id=0 cat", guilty: []string{"a"}},
+	{name: "memory-error-of-nobody", failure: "CAT error, unknown context", reaction: "logged", plan: "batch id=0 cat-unknown", warned: "memory error without context"},
+	{name: "trap", failure: "fault of a kernel", reaction: "guilty, with the descriptor's cause", plan: "batch id=0 trap", guilty: []string{"a"}},
+	{name: "engine-not-reset", failure: "engine reset failure", reaction: "the hung context is guilty, GT reset",
+		plan: "engine-reset id=0 fail", resets: 1, guilty: []string{"a"}, run: hangWithWaiter},
+	{name: "crash", failure: "crash dump posted", reaction: "GT reset", plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "exception", failure: "exception", reaction: "GT reset", plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 exception", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "silent-death", failure: "silent firmware death", reaction: "no sign of life in 1 s, two questions unanswered for 1 s each: GT reset",
+		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 mute", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "load-failure", failure: "firmware load failure after a reset", reaction: "wedged: the device is given up, the process is replaced",
+		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash; load fail=0x71", resets: 1, failed: true, run: func(s *scene) {
+			s.startLate(long)
+			s.until("the failure", func() bool { return len(s.failed) > 0 })
+		}},
+	{name: "stuck-engine", failure: "an engine that never stops", reaction: "the reset fails: the device is given up", plan: "batch id=0 stuck", resets: 1, failed: true,
+		guilty: []string{"a"}, run: func(s *scene) {
+			s.startLate(short)
+			s.until("the failure", func() bool { return len(s.failed) > 0 })
+		}},
+	{name: "resets-in-a-row", failure: "more than three resets in a row without a job's end", reaction: "the device is given up",
+		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 times=always crash", resets: 4, failed: true, victims: []string{"a"}, run: func(s *scene) {
+			s.startLate(long)
+			s.until("the failure", func() bool { return len(s.failed) > 0 })
+		}},
+}
+
+// lateEnable lets the fault hit the enable of b while a's job executes.
+func lateEnable(s *scene) {
+	s.startLate(long)
+	s.settled()
+}
+
+// startLate is start with a job of b, which is told of last.
+func (s *scene) startLate(workgroups uint32) {
+	s.start(workgroups)
+	s.run(20 * time.Millisecond)
+	s.ok(s.b.Run(background, s.job(2, 30, "workgroup=1ms")))
+}
+
+// hangWithWaiter: the second job of a hangs while b waits.
+func hangWithWaiter(s *scene) {
+	s.start(30)
+	s.ok(s.a.Run(background, s.job(5, 50, "workgroup=1ms hang=3")))
+	s.until("the start", func() bool { return s.a.started[5] })
+	s.run(20 * time.Millisecond)
+	s.ok(s.b.Run(background, s.job(2, 30, "workgroup=1ms")))
+	s.settled()
+}
+
+// secondJob: the context is enabled already when the job comes.
+func secondJob(s *scene) {
+	s.a = s.create("a", nil)
+	s.ok(s.a.Run(background, s.job(1, 20, "workgroup=1ms")))
+	s.settled()
+	s.ok(s.a.Run(background, s.job(2, 20, "workgroup=1ms")))
+	s.settled()
+}
+
+func deregistrationUnanswered(s *scene) {
+	s.start(short)
+	s.ok(s.b.Run(background, s.job(2, 30, "workgroup=1ms")))
+	s.settled()
+	s.ok(s.a.Destroy(background))
+	d := s.create("d", nil)
+	for _, c := range s.driver.Contexts() {
+		if c.Entity == d.spec.ID && c.ID == 0 {
+			s.t.Error("the id was used again before the context was forgotten")
+		}
+	}
+	if free, _, all := s.driver.Credits(); free != all-3 {
+		s.t.Errorf("credit %d of %d", free, all)
+	}
+	s.ok(s.b.Destroy(background)) // The firmware dies: the reset scrubs a too.
+	s.ok(d.Run(background, s.job(6, 30, "workgroup=1ms")))
+	s.until("d's job", func() bool { return d.ended[6] != "" })
+	if e := s.create("e", nil); s.driver.Contexts()[0].Entity != e.spec.ID {
+		s.t.Error("the id did not come back with the reset")
+	}
+}
+
+// ringFull changes properties until the H2G ring of a firmware that takes nothing is full.
+func ringFull(s *scene) {
+	s.start(long)
+	s.still = true
+	begun := s.clock.Now()
+	for i := range 200 {
+		p := core.Properties{Priority: core.PriorityNormal}
+		if i%2 == 0 {
+			p.Priority = core.PriorityHigh
+		}
+		s.ok(s.a.SetProperties(background, p))
+	}
+	s.still = false
+	s.until("the reset", func() bool { return s.driver.Resets() > 0 })
+	if took := s.clock.Now() - begun; took > 1100*time.Millisecond {
+		s.t.Errorf("noticed after %s: not by the full ring", took)
+	}
+	s.settled()
+}
+
+// creditsExhausted enables so many contexts that the credits of their answers
+// are more than there are.
+func creditsExhausted(s *scene) {
+	const count = 4200
+	s.light, s.still = true, true
+	begun := s.clock.Now()
+	var lives []*life
+	for i := range count {
+		lives = append(lives, s.create("many", nil))
+		s.ok(lives[i].Run(background, s.job(core.JobID(1000+i), 1, "workgroup=1us")))
+	}
+	s.still = false
+	s.until("a reset", func() bool { return s.driver.Resets() > 0 })
+	if took := s.clock.Now() - begun; took > 1100*time.Millisecond {
+		s.t.Errorf("noticed after %s: not by the credits", took)
+	}
+	s.faults.Disarm()
+	for i, l := range lives {
+		s.until("a job", func() bool { return l.ended[core.JobID(1000+i)] != "" })
+	}
+}
+
+// pointerOutOfRange puts HEAD of the H2G ring beyond its end.
+func pointerOutOfRange(s *scene) {
+	s.start(long)
+	s.run(20 * time.Millisecond)
+	// The transport is the first thing in memory; the G2H descriptor lies in it as Xe has it.
+	s.ok(s.arena.Store32(hw.MemoryBase+0x800+4*abi.DescTail, 1<<20))
+	s.settled()
+}
+
+var _ = context.Background
