@@ -90,6 +90,10 @@ func NewSender(r Ring) (*Sender, error) {
 	return s, s.refresh()
 }
 
+// Lose writes another TAIL into the descriptor than the sender's own. It is for
+// emulators that inject faults.
+func (s *Sender) Lose(tail uint32) { s.ring.Desc.Store(DescTail, tail) }
+
 // Tail is the next dword to write.
 func (s *Sender) Tail() uint32 { return s.tail }
 
@@ -204,6 +208,10 @@ func NewReceiver(r Ring) (*Receiver, error) {
 	}
 	return &Receiver{ring: r, head: head}, nil
 }
+
+// Lose writes another HEAD into the descriptor than the receiver's own. It is for
+// emulators that inject faults.
+func (r *Receiver) Lose(head uint32) { r.ring.Desc.Store(DescHead, head) }
 
 // Head is the next dword to read.
 func (r *Receiver) Head() uint32 { return r.head }

@@ -372,24 +372,59 @@ func TestAnyOrderOfRequests(t *testing.T) {
 		h := newReady(t, func(c *fw.Config) {
 			c.Classes = map[abi.EngineClass]int{abi.ClassCompute: instances}
 			c.NoHeadOfLineBlocking = rapid.Bool().Draw(rt, "no blocking")
+			c.CarryQuantum = rapid.Bool().Draw(rt, "carry quantum")
+			c.Promote = time.Duration(rapid.IntRange(0, 2).Draw(rt, "promote")) * 10 * ms
+			c.NotifyFirst = rapid.Bool().Draw(rt, "notify first")
+			c.DoneDelay = time.Duration(rapid.IntRange(0, 1).Draw(rt, "done delay")) * ms
 		})
 		var contexts []*gpuContext
 		var jobs []*gpuJob
 		for id := range uint32(rapid.IntRange(1, 4).Draw(rt, "contexts")) {
 			contexts = append(contexts, h.context(id, 4, rapid.Uint32Range(1, 1<<instances-1).Draw(rt, "mask")))
 		}
-		answered, asked := 0, 0
+		answered, asked, size := 0, 0, uint32(0)
 		collect := func() {
 			for _, m := range h.received() {
-				if m[1] != 0x90001002 && (m[1] != 0xE0000090) {
+				switch {
+				case m[1] == 0x90001002 || m[1] == 0xE0000090:
+					answered++
+				case m[0]>>16 == 0x12 && m[1]>>28 == 0xF:
+					size = m[1] & 0x0FFFFFFF
+				case m[1] != 0x90005106:
 					rt.Fatalf("unexpected %08x", m)
 				}
-				answered++
+			}
+		}
+		// migrate saves the device, resets it or not, and restores it.
+		migrate := func(reset bool) {
+			for _, c := range []func(){
+				func() { h.control(abi.VFPause) }, func() { h.run(20 * ms) },
+				func() { h.ask(abi.SaveRestoreVF{Function: 1, Address: snapshotAt, Dwords: snapshotRoom}) },
+				func() {
+					if saved := size; reset {
+						h.store(abi.RegReset, abi.ResetFull)
+						h.store(abi.RegLoad, abi.LoadFirmware)
+						h.bringUp(4096, 8192)
+						h.control(abi.VFPause)
+						collect()
+						size = saved
+					}
+				},
+				func() { h.ask(abi.SaveRestoreVF{Restore: true, Function: 1, Address: snapshotAt, Dwords: size}) },
+				func() { h.control(abi.VFResume) },
+				func() {
+					h.wantMMIO(0xF0000000, 0x0007550F)
+					h.wantMMIO(0xF0000000, 0x00075508)
+				},
+			} {
+				c()
+				h.step()
+				collect()
 			}
 		}
 		for range rapid.IntRange(1, 40).Draw(rt, "steps") {
 			g := contexts[rapid.IntRange(0, len(contexts)-1).Draw(rt, "context")]
-			switch rapid.SampledFrom(strings.Fields("job mode kick policies time")).Draw(rt, "what") {
+			switch rapid.SampledFrom(strings.Fields("job mode kick policies time time migrate sleep")).Draw(rt, "what") {
 			case "job":
 				if g.jobs < 50 {
 					jobs = append(jobs, g.job("run", rapid.Uint32Range(1, 20).Draw(rt, "count"), time.Duration(rapid.IntRange(1, 3000).Draw(rt, "µs"))*time.Microsecond))
@@ -401,6 +436,12 @@ func TestAnyOrderOfRequests(t *testing.T) {
 				g.kick()
 			case "policies":
 				g.policies(rapid.Uint32Range(0, 3).Draw(rt, "priority"), time.Duration(rapid.IntRange(0, 5).Draw(rt, "quantum"))*ms, 0)
+			case "migrate":
+				migrate(rapid.Bool().Draw(rt, "reset"))
+			case "sleep":
+				h.store(abi.RegPower, uint32(abi.PowerD3Hot))
+				h.run(5 * ms)
+				h.store(abi.RegPower, uint32(abi.PowerD0))
 			case "time":
 				h.run(time.Duration(rapid.IntRange(1, 20_000).Draw(rt, "elapse")) * time.Microsecond)
 			}

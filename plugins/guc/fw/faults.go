@@ -67,6 +67,9 @@ const (
 	FaultFence = "fence"
 	// FaultStatus sets bits in the STATUS of the ring in place of the message.
 	FaultStatus = "status"
+	// FaultPointer puts nonsense into the firmware's own pointer of the ring
+	// (H2G HEAD, G2H TAIL), in place of the message.
+	FaultPointer = "pointer"
 	// FaultHang starts nothing: the dispatch never ends and never leaves the
 	// engine, until the engine is reset.
 	FaultHang = "hang"
@@ -126,16 +129,16 @@ func Vocabulary() hw.Vocabulary {
 	with := func(own ...hw.FaultAction) []hw.FaultAction { return append(own, general...) }
 	delay := hw.FaultAction{Name: FaultDelay, Kind: hw.ValueDuration, Samples: []string{"100us", "20ms", "3s", "20s"}}
 	fail := number(FaultFail, "0x4", "0xa", "0x30", "0x100", "0x301", "0xf000")
-	status := number(FaultStatus, "1", "2", "4", "8")
+	status, pointer := number(FaultStatus, "1", "2", "4", "8"), number(FaultPointer, "0xffffffff", "0x10000", "3")
 	return hw.Vocabulary{
 		{Name: PointH2G, Names: names(fromHost), IDs: true, Actions: with(
-			hw.FaultAction{Name: FaultDrop}, delay, hw.FaultAction{Name: FaultDuplicate}, fail, hw.FaultAction{Name: FaultRetry}, status)},
+			hw.FaultAction{Name: FaultDrop}, delay, hw.FaultAction{Name: FaultDuplicate}, fail, hw.FaultAction{Name: FaultRetry}, status, pointer)},
 		{Name: PointG2H, Names: append(names(fromGUC), nameSuccess, nameFailure, nameRetry), IDs: true, Actions: with(
 			hw.FaultAction{Name: FaultDrop}, delay, hw.FaultAction{Name: FaultDuplicate},
 			hw.FaultAction{Name: FaultReorder, Kind: hw.ValueDurationOptional, Samples: []string{"", "1ms"}},
 			hw.FaultAction{Name: FaultHeader}, hw.FaultAction{Name: FaultTruncate}, hw.FaultAction{Name: FaultOrigin},
 			number(FaultType, "3", "4"), hw.FaultAction{Name: FaultLength}, number(FaultID, "1", "77", "65535", "0xffffffff"),
-			hw.FaultAction{Name: FaultState}, number(FaultAction, "0x1fff", "0x8002"), number(FaultFence, "0x7fff", "0xffff"), status)},
+			hw.FaultAction{Name: FaultState}, number(FaultAction, "0x1fff", "0x8002"), number(FaultFence, "0x7fff", "0xffff"), status, pointer)},
 		{Name: PointMMIO, Names: names(fromMailbox), Actions: with(
 			hw.FaultAction{Name: FaultDrop}, delay, fail, hw.FaultAction{Name: FaultRetry},
 			hw.FaultAction{Name: FaultBusy, Kind: hw.ValueDuration, Samples: []string{"1ms", "500ms", "3s"}},

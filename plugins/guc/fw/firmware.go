@@ -52,6 +52,8 @@ type Firmware struct {
 type delayed struct {
 	at time.Duration
 	do func()
+	// fault says that a fault plan arranged it: it survives a soft reset.
+	fault bool
 }
 
 // flushRetry is how often a full G2H ring is looked at: the host does not
@@ -187,12 +189,15 @@ func (f *Firmware) deadline() time.Duration {
 // after arranges for do to be called in a Step, d from now; what is due at the
 // same moment keeps its order.
 func (f *Firmware) after(d time.Duration, do func()) {
-	at := f.cfg.Clock.Now() + d
+	f.arrange(delayed{at: f.cfg.Clock.Now() + d, do: do})
+}
+
+func (f *Firmware) arrange(d delayed) {
 	i := len(f.later)
-	for i > 0 && f.later[i-1].at > at {
+	for i > 0 && f.later[i-1].at > d.at {
 		i--
 	}
-	f.later = slices.Insert(f.later, i, delayed{at, do})
+	f.later = slices.Insert(f.later, i, d)
 }
 
 // cancel forgets what was arranged with after.

@@ -74,8 +74,13 @@ func (f *Firmware) doomed(end func()) {
 // undo ends a fault that has a duration.
 func (f *Firmware) undo(r hw.Rule, do func()) {
 	if d := r.Duration(never); d != never {
-		f.after(d, do)
+		f.afterFault(d, do)
 	}
+}
+
+// afterFault is after for what a fault plan arranges.
+func (f *Firmware) afterFault(d time.Duration, do func()) {
+	f.arrange(delayed{at: f.cfg.Clock.Now() + d, do: do, fault: true})
 }
 
 // takeDoom ends the firmware if a fault said so.
@@ -106,7 +111,7 @@ func (f *Firmware) injectH2G(fence abi.Fence, hxg []uint32) {
 		case FaultDelay:
 			do = func() {
 				f.injected.blocked = true
-				f.after(r.Duration(0), func() {
+				f.afterFault(r.Duration(0), func() {
 					f.injected.blocked = false
 					then()
 				})
@@ -117,11 +122,8 @@ func (f *Firmware) injectH2G(fence abi.Fence, hxg []uint32) {
 			do = func() { f.answer(fence, p.Type, failure(abi.ErrorCode(r.Number()))) }
 		case FaultRetry:
 			do = func() { f.answer(fence, p.Type, abi.RetryReply(0)) }
-		case FaultStatus:
-			do = func() {
-				f.ct.h2g.Mark(abi.Status(r.Number()))
-				f.breakChannel()
-			}
+		case FaultStatus, FaultPointer:
+			do = func() { f.spoil(f.ct.h2g, r) }
 		}
 	}
 	do()
@@ -146,10 +148,9 @@ func (f *Firmware) injectG2H(p abi.Packet, words []uint32) {
 			copies++
 		case FaultReorder:
 			hold = r.Duration(reorderDefault)
-		case FaultStatus:
+		case FaultStatus, FaultPointer:
 			if f.ct.open {
-				f.ct.g2h.Mark(abi.Status(r.Number()))
-				f.breakChannel()
+				f.spoil(f.ct.g2h, r)
 				f.interrupt(irqMessage, hw.NoID)
 			}
 			return
@@ -160,7 +161,7 @@ func (f *Firmware) injectG2H(p abi.Packet, words []uint32) {
 	for range copies {
 		switch {
 		case wait > 0:
-			f.after(wait, func() { f.emit(words) })
+			f.afterFault(wait, func() { f.emit(words) })
 		case hold >= 0 && len(f.injected.held) == 0 || len(f.injected.held) > 0 && f.injected.heldID == id:
 			f.hold(words, id, hold)
 		default:
@@ -170,11 +171,27 @@ func (f *Firmware) injectG2H(p abi.Packet, words []uint32) {
 	}
 }
 
+// end is the firmware's end of a ring.
+type end interface {
+	Mark(abi.Status)
+	Lose(pointer uint32)
+}
+
+// spoil writes nonsense into a ring's descriptor and leaves both rings alone.
+func (f *Firmware) spoil(e end, r hw.Rule) {
+	if r.Action == FaultPointer {
+		e.Lose(uint32(r.Number()))
+	} else {
+		e.Mark(abi.Status(r.Number()))
+	}
+	f.breakChannel()
+}
+
 // hold keeps a message until letGo.
 func (f *Firmware) hold(words []uint32, id uint64, bound time.Duration) {
 	if len(f.injected.held) == 0 {
 		f.injected.heldID = id
-		f.after(bound, f.letGo)
+		f.afterFault(bound, f.letGo)
 	}
 	f.injected.held = append(f.injected.held, words)
 }
@@ -231,12 +248,12 @@ func (f *Firmware) injectMMIO(a abi.Action, do func()) {
 		case FaultDrop:
 			return
 		case FaultDelay:
-			do = func() { f.after(r.Duration(0), then) }
+			do = func() { f.afterFault(r.Duration(0), then) }
 		case FaultBusy:
 			do = func() {
 				f.answerMailbox(abi.BusyReply(0))
 				f.mailbox.busy = true
-				f.after(r.Duration(0), func() {
+				f.afterFault(r.Duration(0), func() {
 					f.mailbox.busy = false
 					then()
 				})
@@ -275,7 +292,7 @@ func (f *Firmware) interrupt(kind string, id uint64) {
 		wait += r.Duration(0)
 	}
 	if wait > 0 {
-		f.after(wait, f.cfg.Ports.Interrupt.Raise)
+		f.afterFault(wait, f.cfg.Ports.Interrupt.Raise)
 		return
 	}
 	f.cfg.Ports.Interrupt.Raise()

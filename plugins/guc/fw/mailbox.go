@@ -1,6 +1,8 @@
 package fw
 
 import (
+	"slices"
+
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
@@ -97,8 +99,8 @@ func (f *Firmware) mailboxRequest(b abi.Body) abi.Packet {
 // softReset forgets all contexts. When something is on an engine it answers
 // busy, and success later.
 func (f *Firmware) softReset() abi.Packet {
-	f.cancel()
-	f.injected.blocked, f.injected.held = false, nil
+	f.later = slices.DeleteFunc(f.later, func(d delayed) bool { return !d.fault })
+	f.dones = 0
 	if f.quiet() {
 		f.forgetContexts()
 		return abi.SuccessReply(0)

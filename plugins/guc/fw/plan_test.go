@@ -142,6 +142,23 @@ func TestFaultyG2H(t *testing.T) {
 	}
 }
 
+func TestFaultsOutliveASoftReset(t *testing.T) {
+	h, _ := faulty(t, "h2g/SCHED_CONTEXT silent=5ms; h2g/SCHED_CONTEXT delay=3ms")
+	g := h.context(1, 4, 1)
+	g.enable()
+	g.kick()
+	h.wantMMIO(0xF0000000, 0x5507)
+	h.interrupted()
+	h.run(5 * ms)
+	h.want(modeDone(1, 1), failed(0x100)) // The delayed one, for a context that is gone.
+	h.interrupted()
+	h.context(1, 4, 1).enable()
+	h.want(modeDone(1, 1))
+	if !h.interrupted() {
+		t.Error("silent for ever")
+	}
+}
+
 func TestReorderKeepsEachContextInOrder(t *testing.T) {
 	h, _ := faulty(t, "g2h id=7 reorder=1s")
 	g, other := h.context(7, 4, 1), h.context(8, 4, 1)
@@ -165,7 +182,18 @@ func TestFaultyRings(t *testing.T) {
 		h.context(7, 4, 1).enable()
 		h.brokenG2H(status)
 	}
-	h, _ := faulty(t, "h2g/SCHED_CONTEXT_MODE_SET status=8")
+	h, _ := faulty(t, "g2h pointer=0xffffffff")
+	h.context(7, 4, 1).enable()
+	h.brokenG2H(abi.StatusOverflow)
+	h, _ = faulty(t, "h2g/SCHED_CONTEXT_MODE_SET pointer=0x10000")
+	h.context(7, 4, 1).enable()
+	if status, _ := h.arena.Load32(h2gDesc + 8); status != 0 {
+		t.Errorf("status %#x before anybody looked", status)
+	}
+	if head, _ := h.arena.Load32(h2gDesc); head != 0x10000 {
+		t.Errorf("HEAD %#x", head)
+	}
+	h, _ = faulty(t, "h2g/SCHED_CONTEXT_MODE_SET status=8")
 	h.context(7, 4, 1).enable()
 	h.want()
 	hxg := abi.FastRequest(abi.SchedContext{ID: 7}).Dwords()
