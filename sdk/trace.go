@@ -21,6 +21,7 @@ func (s *server) Trace(r *apiv1.TraceRequest, stream apiv1.Backend_TraceServer) 
 	if !ok {
 		return wire.ToStatus(fmt.Errorf("trace of device %s: %w", d.spec.Name, core.ErrUnsupported), 0)
 	}
+	over := false
 	for after := r.GetAfter(); ; {
 		var lines []core.TraceLine
 		var more <-chan struct{}
@@ -32,7 +33,7 @@ func (s *server) Trace(r *apiv1.TraceRequest, stream apiv1.Backend_TraceServer) 
 				return err
 			}
 		}
-		if !r.GetFollow() {
+		if !r.GetFollow() || over {
 			return nil
 		}
 		select {
@@ -40,7 +41,7 @@ func (s *server) Trace(r *apiv1.TraceRequest, stream apiv1.Backend_TraceServer) 
 		case <-stream.Context().Done():
 			return nil
 		case <-d.ctx.Done():
-			return nil
+			over = true // after what was said until then
 		}
 	}
 }

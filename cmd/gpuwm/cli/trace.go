@@ -63,7 +63,9 @@ func (c *command) trace(cmd *cobra.Command, device string, follow bool, last int
 	if follow {
 		request.Line = func(l core.TraceLine) error {
 			if c.output == OutputJSON {
-				return json.NewEncoder(c.stdout).Encode(traceView(l))
+				out := json.NewEncoder(c.stdout)
+				out.SetEscapeHTML(false)
+				return out.Encode(traceView(l))
 			}
 			return c.traceLine(l)
 		}
