@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -22,12 +23,19 @@ const (
 	ValueDurationOptional
 )
 
+// String is what follows the name of an action of this kind.
+func (k ValueKind) String() string {
+	return [...]string{"", "=NUMBER", "=DURATION", "[=DURATION]"}[k]
+}
+
 // FaultAction is one action of a vendor's vocabulary.
 type FaultAction struct {
 	Name string
 	Kind ValueKind
 	// Samples are values that RandomPlan draws from; needed unless Kind is ValueNone.
 	Samples []string
+	// Text says in a sentence what it does.
+	Text string
 }
 
 // FaultPoint is one place of a device where faults can be.
@@ -38,10 +46,33 @@ type FaultPoint struct {
 	// IDs says that what passes there is about a context, queue or group.
 	IDs     bool
 	Actions []FaultAction
+	// Text says in a sentence what passes there.
+	Text string
 }
 
 // Vocabulary is what a vendor's plans can say.
 type Vocabulary []FaultPoint
+
+// Table shows the vocabulary as two tables in Markdown: the points with their
+// actions, and the actions, both in the order of the vocabulary.
+func (v Vocabulary) Table() string {
+	var points, actions strings.Builder
+	points.WriteString("| point | what passes there | actions |\n|---|---|---|\n")
+	actions.WriteString("\n| action | what it does |\n|---|---|\n")
+	seen := map[string]bool{}
+	for _, p := range v {
+		names := make([]string, len(p.Actions))
+		for i, a := range p.Actions {
+			names[i] = a.Name
+			if !seen[a.Name] {
+				fmt.Fprintf(&actions, "| `%s%s` | %s |\n", a.Name, a.Kind, a.Text)
+			}
+			seen[a.Name] = true
+		}
+		fmt.Fprintf(&points, "| `%s` | %s | %s |\n", p.Name, p.Text, strings.Join(names, ", "))
+	}
+	return points.String() + actions.String()
+}
 
 // Check reports what a plan says that the vocabulary does not have. Errors wrap ErrPlan.
 func (v Vocabulary) Check(p Plan) error {

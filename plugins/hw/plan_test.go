@@ -9,8 +9,8 @@ import (
 )
 
 var words = Vocabulary{
-	{Name: "out", Names: []string{"DONE", "LOST"}, IDs: true, Actions: []FaultAction{
-		{Name: "drop"}, {Name: "fail", Kind: ValueNumber, Samples: []string{"0x100"}},
+	{Name: "out", Text: "a message", Names: []string{"DONE", "LOST"}, IDs: true, Actions: []FaultAction{
+		{Name: "drop", Text: "loses it"}, {Name: "fail", Text: "refuses", Kind: ValueNumber, Samples: []string{"0x100"}},
 		{Name: "delay", Kind: ValueDuration, Samples: []string{"1ms", "2s"}},
 		{Name: "hold", Kind: ValueDurationOptional, Samples: []string{"1ms"}}}},
 	{Name: "load", Actions: []FaultAction{{Name: "fail", Kind: ValueNumber, Samples: []string{"113"}}}},
@@ -58,6 +58,14 @@ func TestPlanText(t *testing.T) {
 		if _, err := NewFaults(p, words); !errors.Is(err, ErrPlan) {
 			t.Errorf("%q was taken: %v", bad, err)
 		}
+	}
+}
+
+func TestVocabularyTable(t *testing.T) {
+	want := "| point | what passes there | actions |\n|---|---|---|\n| `out` | a message | drop, fail, delay, hold |\n| `load` |  | fail |\n" +
+		"\n| action | what it does |\n|---|---|\n| `drop` | loses it |\n| `fail=NUMBER` | refuses |\n| `delay=DURATION` |  |\n| `hold[=DURATION]` |  |\n"
+	if got := words.Table(); got != want {
+		t.Errorf("%s\nwant\n%s", got, want)
 	}
 }
 

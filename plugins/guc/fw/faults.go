@@ -7,103 +7,97 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
-// The points of a fault plan.
+// The points of a fault plan; texts says what passes them.
 const (
-	// PointH2G is a message taken from the H2G ring, by action and guc_id.
-	PointH2G = "h2g"
-	// PointG2H is a message about to be written into the G2H ring: events by
-	// action and guc_id, replies as SUCCESS, FAILURE and RETRY.
-	PointG2H = "g2h"
-	// PointMMIO is a request taken from the mailbox, by action.
-	PointMMIO = "mmio"
-	// PointInterrupt is an interrupt about to be raised: "user" (a job's, by
-	// guc_id), "message" (G2H), "mailbox" or "migrated".
-	PointInterrupt = "irq"
-	// PointBatch is a dispatch about to be started, by guc_id.
-	PointBatch = "batch"
-	// PointEngineReset is an engine about to be reset under a context, by guc_id.
+	PointH2G         = "h2g"
+	PointG2H         = "g2h"
+	PointMMIO        = "mmio"
+	PointInterrupt   = "irq"
+	PointBatch       = "batch"
 	PointEngineReset = "engine-reset"
-	// PointLoad is the load of the firmware after a reset of the device.
-	PointLoad = "load"
+	PointLoad        = "load"
 )
 
-// What can be done to a message, a mailbox request, an interrupt or a dispatch.
+// The actions of a fault plan; texts says what they do. Those from FaultMute on
+// are about the firmware as a whole, and can be at every point but
+// PointEngineReset and PointLoad: up to FaultEngineFailure in place of what was about to
+// happen, then beside it.
 const (
-	// FaultDrop loses it. An H2G message was taken, but nothing was done.
-	FaultDrop = "drop"
-	// FaultDelay does it later. H2G messages behind it wait, others pass.
-	FaultDelay = "delay"
-	// FaultDuplicate does it twice.
-	FaultDuplicate = "duplicate"
-	// FaultReorder holds a G2H message until one of another id has left, or at
-	// most for its value (10 ms); later ones of its own id stay behind it.
-	FaultReorder = "reorder"
-	// FaultFail answers a failure with this code, and does nothing else. At
-	// PointLoad it is the load status, at PointEngineReset it takes no value.
-	FaultFail = "fail"
-	// FaultRetry answers "send again", and does nothing else.
-	FaultRetry = "retry"
-	// FaultBusy answers the mailbox busy, and does it later.
-	FaultBusy = "busy"
-	// FaultWipe makes the mailbox read as zero, as a function level reset does.
-	FaultWipe = "wipe"
-	// FaultHeader sets reserved bits in the header of a G2H message.
-	FaultHeader = "header"
-	// FaultTruncate announces more dwords than the ring has.
-	FaultTruncate = "truncate"
-	// FaultOrigin says that the host sent it.
-	FaultOrigin = "origin"
-	// FaultType puts another type into the HXG header (4 is unused, 3 is BUSY).
-	FaultType = "type"
-	// FaultLength adds a dword to the message.
-	FaultLength = "length"
-	// FaultID puts another guc_id into an event.
-	FaultID = "id-is"
-	// FaultState turns enabled into disabled and back.
-	FaultState = "state"
-	// FaultAction makes it an event with another opcode.
-	FaultAction = "action"
-	// FaultFence answers another fence.
-	FaultFence = "fence"
-	// FaultStatus sets bits in the STATUS of the ring in place of the message.
-	FaultStatus = "status"
-	// FaultPointer puts nonsense into the firmware's own pointer of the ring
-	// (H2G HEAD, G2H TAIL), in place of the message.
-	FaultPointer = "pointer"
-	// FaultHang starts nothing: the dispatch never ends and never leaves the
-	// engine, until the engine is reset.
-	FaultHang = "hang"
-	// FaultStuck is FaultHang on an engine that can't be reset either.
-	FaultStuck = "stuck"
-	// FaultNoPreempt runs the dispatch to its end whatever is asked.
-	FaultNoPreempt = "no-preempt"
-	// FaultTrap makes it a fault of the kernel.
-	FaultTrap = "trap"
-	// FaultCat makes it a memory (CAT) error of the context.
-	FaultCat = "cat"
-)
-
-// What can be done to the firmware at every point but PointEngineReset and
-// PointLoad, in place of what was about to happen.
-const (
-	// FaultMute ends the firmware without a word.
-	FaultMute = "mute"
-	// FaultCrash posts a crash dump, FaultException an exception; then mute.
-	FaultCrash     = "crash"
-	FaultException = "exception"
-	// FaultEngineFailure reports an engine that could not be reset; then mute.
+	FaultDrop          = "drop"
+	FaultDelay         = "delay"
+	FaultDuplicate     = "duplicate"
+	FaultReorder       = "reorder"
+	FaultFail          = "fail"
+	FaultRetry         = "retry"
+	FaultBusy          = "busy"
+	FaultWipe          = "wipe"
+	FaultHeader        = "header"
+	FaultTruncate      = "truncate"
+	FaultOrigin        = "origin"
+	FaultType          = "type"
+	FaultLength        = "length"
+	FaultID            = "id-is"
+	FaultState         = "state"
+	FaultAction        = "action"
+	FaultFence         = "fence"
+	FaultStatus        = "status"
+	FaultPointer       = "pointer"
+	FaultHang          = "hang"
+	FaultStuck         = "stuck"
+	FaultNoPreempt     = "no-preempt"
+	FaultTrap          = "trap"
+	FaultCat           = "cat"
+	FaultMute          = "mute"
+	FaultCrash         = "crash"
+	FaultException     = "exception"
 	FaultEngineFailure = "engine-failure"
+	FaultDeaf          = "deaf"
+	FaultSilent        = "silent"
+	FaultCatUnknown    = "cat-unknown"
 )
 
-// What can be done to the firmware beside what was about to happen.
-const (
-	// FaultDeaf stops taking H2G messages, for its value or until a reset.
-	FaultDeaf = "deaf"
-	// FaultSilent stops raising interrupts, for its value or until a reset.
-	FaultSilent = "silent"
-	// FaultCatUnknown reports a memory (CAT) error of nobody.
-	FaultCatUnknown = "cat-unknown"
-)
+// texts says what passes the points, and what the actions do.
+var texts = map[string]string{
+	PointH2G:         "a message taken from the H2G ring, by action and guc_id",
+	PointG2H:         "a message about to be written into the G2H ring: events by action and guc_id, replies as SUCCESS, FAILURE, RETRY",
+	PointMMIO:        "a request taken from the mailbox, by action",
+	PointInterrupt:   "an interrupt about to be raised: user (a job's, by guc_id), message, mailbox, migrated",
+	PointBatch:       "a dispatch about to be started, by guc_id",
+	PointEngineReset: "an engine about to be reset under a context, by guc_id",
+	PointLoad:        "the load of the firmware after a reset of the device",
+
+	FaultDrop:          "loses it; an H2G message was taken, but nothing was done",
+	FaultDelay:         "does it later; H2G messages behind it wait, others pass",
+	FaultDuplicate:     "does it twice",
+	FaultReorder:       "holds it until a message of another id has left, or for so long (10 ms); later ones of its own id stay behind it",
+	FaultFail:          "answers a failure with this code and does nothing else; a load ends with this status, an engine is not reset",
+	FaultRetry:         "answers \"send again\" and does nothing else",
+	FaultBusy:          "answers busy, and does it so much later",
+	FaultWipe:          "makes the mailbox read as zero, as a function level reset does",
+	FaultHeader:        "sets reserved bits in the CTB header",
+	FaultTruncate:      "announces one dword more than the ring has",
+	FaultOrigin:        "says that the host sent it",
+	FaultType:          "puts another type into the HXG header: 4 is unused, 3 is BUSY",
+	FaultLength:        "adds a dword",
+	FaultID:            "puts another guc_id into an event",
+	FaultState:         "turns enabled into disabled and back",
+	FaultAction:        "puts another opcode into it",
+	FaultFence:         "puts another fence into it",
+	FaultStatus:        "sets bits in the STATUS of the ring in its place, and leaves both rings alone",
+	FaultPointer:       "puts this into the firmware's own pointer of the ring (HEAD of H2G, TAIL of G2H) in its place, and leaves both rings alone",
+	FaultHang:          "starts nothing: it never ends and never leaves the engine until the engine is reset",
+	FaultStuck:         "the same, and the engine can't be reset either",
+	FaultNoPreempt:     "runs it to its end whatever is asked",
+	FaultTrap:          "makes it a fault of the kernel",
+	FaultCat:           "makes it a memory (CAT) error of the context",
+	FaultMute:          "ends the firmware without a word, until a reset of the device",
+	FaultCrash:         "posts a crash dump, then mute",
+	FaultException:     "posts an exception, then mute",
+	FaultEngineFailure: "reports an engine that could not be reset, then mute",
+	FaultDeaf:          "stops taking H2G messages, for so long or until a reset of the device",
+	FaultSilent:        "stops raising interrupts, for so long or until a reset of the device",
+	FaultCatUnknown:    "reports a memory (CAT) error of nobody",
+}
 
 // reorderDefault bounds how long a message is held.
 const reorderDefault = 10 * time.Millisecond
@@ -130,7 +124,7 @@ func Vocabulary() hw.Vocabulary {
 	delay := hw.FaultAction{Name: FaultDelay, Kind: hw.ValueDuration, Samples: []string{"100us", "20ms", "3s", "20s"}}
 	fail := number(FaultFail, "0x4", "0xa", "0x30", "0x100", "0x301", "0xf000")
 	status, pointer := number(FaultStatus, "1", "2", "4", "8"), number(FaultPointer, "0xffffffff", "0x10000", "3")
-	return hw.Vocabulary{
+	v := hw.Vocabulary{
 		{Name: PointH2G, Names: names(fromHost), IDs: true, Actions: with(
 			hw.FaultAction{Name: FaultDrop}, delay, hw.FaultAction{Name: FaultDuplicate}, fail, hw.FaultAction{Name: FaultRetry}, status, pointer)},
 		{Name: PointG2H, Names: append(names(fromGUC), nameSuccess, nameFailure, nameRetry), IDs: true, Actions: with(
@@ -150,6 +144,13 @@ func Vocabulary() hw.Vocabulary {
 		{Name: PointEngineReset, IDs: true, Actions: []hw.FaultAction{{Name: FaultFail}}},
 		{Name: PointLoad, Actions: []hw.FaultAction{number(FaultFail, "0x71", "0x70")}},
 	}
+	for i := range v {
+		v[i].Text = texts[v[i].Name]
+		for j := range v[i].Actions {
+			v[i].Actions[j].Text = texts[v[i].Actions[j].Name]
+		}
+	}
+	return v
 }
 
 func number(name string, samples ...string) hw.FaultAction {
