@@ -28,6 +28,7 @@ type machine struct {
 	failStarts int
 	refuse     bool           // adoption fails although the process lives
 	version    int            // of the executable
+	imageless  bool           // its devices cannot save images
 	failOpens  int            // version of which no process can open a device
 	names      map[int]string // what versions add to their name
 	ran        map[core.JobID]uint64
@@ -484,7 +485,7 @@ type link struct {
 }
 
 func (l *link) Describe() core.DeviceDescription {
-	return core.DeviceDescription{Name: l.name, Formats: []string{"test"}, Credits: l.p.credits}
+	return core.DeviceDescription{Name: l.name, Formats: []string{"test"}, Credits: l.p.credits, SavesImages: !l.p.imageless}
 }
 func (l *link) Entities() []manager.HeldEntity { return l.held }
 func (l *link) Down() <-chan struct{}          { return l.down }

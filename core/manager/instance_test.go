@@ -120,6 +120,18 @@ func TestCrashLoop(t *testing.T) {
 	})
 }
 
+// TestDeviceWithoutImages: a plugin that cannot do what runs need is not tried again.
+func TestDeviceWithoutImages(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.lock(func() { r.imageless = true })
+		id := r.create(r.entity("x", newJob("a", 50)))[0]
+		s := r.suspended(id, core.CauseDevice)
+		if !strings.Contains(s.Error, "device d0: it cannot save images") || r.started != 1 {
+			t.Errorf("%d instances, the reason is %q", r.started, s.Error)
+		}
+	})
+}
+
 func TestStartFails(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.lock(func() { r.failStarts = 3 })

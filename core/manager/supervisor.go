@@ -145,6 +145,8 @@ func (s *supervisor) breaker(cause error) bool {
 	crashes := s.crashes.add(time.Now())
 	why := sentence("plugin %s ended %d times within %s, last: %v", s.backend, crashes, crashWindow, cause)
 	switch {
+	case errors.Is(cause, errUnfit):
+		why = sentence("plugin %s: %v", s.backend, cause) // another one would be the same
 	case s.fruitless >= fruitlessMax:
 		why = sentence("plugin %s could not be started %d times in a row, last: %v", s.backend, s.fruitless, cause)
 	case crashes < crashesMax:
@@ -315,6 +317,9 @@ func (s *supervisor) bring(ctx context.Context, record *core.InstanceRecord, can
 	return inst, started, nil
 }
 
+// errUnfit is why a plugin that is well cannot run deployments.
+var errUnfit = errors.New("it cannot save images, which results, cancels and suspends are taken from")
+
 // open opens a session for each device, under a number that is committed first,
 // and hands it to the device's loop.
 func (s *supervisor) open(ctx context.Context, inst Instance, fresh bool) ([]Link, error) {
@@ -333,6 +338,9 @@ func (s *supervisor) open(ctx context.Context, inst Instance, fresh bool) ([]Lin
 			return links, fmt.Errorf("open device %s: %w", d.spec.Name, err)
 		}
 		links = append(links, link)
+		if !link.Describe().SavesImages {
+			return links, fmt.Errorf("device %s: %w", d.spec.Name, errUnfit)
+		}
 		d.do(func() { d.sessionUp(inst, link, session, fresh) })
 	}
 	return links, nil
