@@ -193,6 +193,9 @@ func (f *Firmware) after(d time.Duration, do func()) {
 }
 
 func (f *Firmware) arrange(d delayed) {
+	if d.at < f.cfg.Clock.Now() {
+		d.at = never // Beyond what a duration holds.
+	}
 	i := len(f.later)
 	for i > 0 && f.later[i-1].at > d.at {
 		i--

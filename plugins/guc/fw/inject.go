@@ -15,6 +15,8 @@ type injected struct {
 	doom func()
 	// deaf stops taking H2G messages, silent raising interrupts.
 	deaf, silent bool
+	// inside: a fault is being carried out; what it causes meets no other.
+	inside bool
 	// blocked: an H2G message is delayed, those behind it wait.
 	blocked bool
 	// held are the G2H messages that let others pass, of the context heldID.
@@ -28,7 +30,7 @@ func (f *Firmware) meet(point, name string, id uint64) (rules []hw.Rule, lost bo
 	if f.injected.doom != nil {
 		return nil, true
 	}
-	if f.cfg.Faults == nil || f.phase == phaseDead {
+	if f.cfg.Faults == nil || f.phase == phaseDead || f.injected.inside {
 		return nil, false
 	}
 	for _, r := range f.cfg.Faults.Meet(point, name, id) {
@@ -56,7 +58,9 @@ func (f *Firmware) meet(point, name string, id uint64) (rules []hw.Rule, lost bo
 			f.injected.silent = true
 			f.undo(r, func() { f.injected.silent = false })
 		case FaultCatUnknown:
+			f.injected.inside = true
 			f.event(abi.CatError{ID: abi.GUCIDUnknown, Extended: f.extendedCat, Type: abi.CatTypeUnsupported})
+			f.injected.inside = false
 		default:
 			rules = append(rules, r)
 		}

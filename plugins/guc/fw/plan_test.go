@@ -380,47 +380,87 @@ func TestVocabularyInDocs(t *testing.T) {
 // firmware that works.
 func TestRandomPlansEnd(t *testing.T) {
 	for seed := range uint64(150) {
-		plan := fw.RandomPlan(seed, 4)
-		faults, err := fw.NewFaults(plan)
-		if err != nil {
-			t.Fatal(err)
+		tryPlan(t, fw.RandomPlan(seed, 4))
+	}
+}
+
+// TestEndlessPlansEnd does so with every fault at every point, for ever.
+func TestEndlessPlansEnd(t *testing.T) {
+	for _, point := range fw.Vocabulary() {
+		for _, a := range point.Actions {
+			for _, value := range append(slices.Clone(a.Samples), "") {
+				r := hw.Rule{Point: point.Name, Nth: 1, Action: a.Name, Value: value}
+				if a.Kind != hw.ValueDurationOptional && a.Kind != hw.ValueNone && value == "" {
+					r.Value = map[hw.ValueKind]string{hw.ValueNumber: "0", hw.ValueDuration: "2562047h47m16s"}[a.Kind]
+				}
+				tryPlan(t, hw.Plan{r})
+			}
 		}
-		h := newHost(t, func(c *fw.Config) { c.Faults = faults })
-		for _, m := range [][]uint32{{0x508, 0x09030002, h2gDesc}, {0x508, 0x09020002, h2gBuffer}, {0x508, 0x09040001, 4096},
-			{0x508, 0x09060002, g2hDesc}, {0x508, 0x09050002, g2hBuffer}, {0x508, 0x09070001, 8192}, {0x4509, 1}} {
-			h.mmio(m...)
-			h.run(ms)
+	}
+}
+
+// FuzzPlan gives the firmware plans of all kinds.
+func FuzzPlan(f *testing.F) {
+	f.Add("g2h times=always cat-unknown; irq times=always cat-unknown; h2g nth=3 deaf=0s")
+	f.Add("g2h times=always reorder=0s; g2h times=always duplicate; batch id=1 stuck; engine-reset fail")
+	f.Fuzz(func(t *testing.T, text string) {
+		plan, err := hw.ParsePlan(text)
+		if err == nil && fw.Vocabulary().Check(plan) == nil {
+			tryPlan(t, plan)
 		}
-		h.h2g, _ = abi.NewSender(h.ring(h2gDesc, h2gBuffer, 4096))
-		say := func(b abi.Body) {
-			_ = h.h2g.Send(0x8001, abi.FastRequest(b).Dwords())
-			h.run(ms)
-		}
-		for id := range abi.GUCID(4) {
-			g := h.image(uint32(id))
-			say(abi.RegisterContext{Flags: 1, ID: id, Class: 4, SubmitMask: 1, LRCDescriptor: abi.LRCDescriptor{LRC: g.lrc, PrivateSpace: true}.Encode()})
-			say(abi.Policies(id, 2, 1000, 10_000, 0))
-			g.job("run", 5, ms)
-			say(abi.SchedContextModeSet{ID: id, Enable: true})
-			g.job("run", 5, ms)
-			say(abi.SchedContext{ID: id})
-		}
-		h.run(time.Second)
-		for id := range abi.GUCID(4) {
-			say(abi.SchedContextModeSet{ID: id})
-			say(abi.DeregisterContext{ID: id})
-		}
-		h.run(time.Minute)
-		faults.Disarm()
-		h.fw.Reload(newScriptEngine(h.clock))
-		h.step()
-		h.bringUp(4096, 8192)
-		g := h.context(1, 4, 1)
-		j := g.job("run", 5, ms)
-		g.enable()
-		h.run(5 * ms)
-		if !j.done() {
-			t.Fatalf("seed %d, plan %s: nothing runs after a reload", seed, plan)
-		}
+	})
+}
+
+// tryPlan plays a host that does not care about answers, under a plan.
+func tryPlan(t *testing.T, plan hw.Plan) {
+	t.Helper()
+	faults, err := fw.NewFaults(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newHost(t, func(c *fw.Config) { c.Faults = faults })
+	for _, m := range [][]uint32{{0x508, 0x09030002, h2gDesc}, {0x508, 0x09020002, h2gBuffer}, {0x508, 0x09040001, 4096},
+		{0x508, 0x09060002, g2hDesc}, {0x508, 0x09050002, g2hBuffer}, {0x508, 0x09070001, 8192}, {0x4509, 1}} {
+		h.mmio(m...)
+		h.run(ms)
+	}
+	h.h2g, _ = abi.NewSender(h.ring(h2gDesc, h2gBuffer, 4096))
+	say := func(b abi.Body) {
+		_ = h.h2g.Send(0x8001, abi.FastRequest(b).Dwords())
+		h.run(ms)
+	}
+	for id := range abi.GUCID(4) {
+		g := h.image(uint32(id))
+		say(abi.RegisterContext{Flags: 1, ID: id, Class: 4, SubmitMask: 1, LRCDescriptor: abi.LRCDescriptor{LRC: g.lrc, PrivateSpace: true}.Encode()})
+		say(abi.Policies(id, 2, 1000, 10_000, 0))
+		g.job("run", 5, ms)
+		say(abi.SchedContextModeSet{ID: id, Enable: true})
+		g.job("run", 5, ms)
+		say(abi.SchedContext{ID: id})
+	}
+	h.run(time.Second)
+	for id := range abi.GUCID(4) {
+		say(abi.SchedContextModeSet{ID: id})
+		say(abi.DeregisterContext{ID: id})
+	}
+	h.run(time.Minute)
+	for _, c := range []abi.VFCommand{abi.VFPause, abi.VFResume} {
+		say(abi.VFControl{Function: 1, Command: c})
+	}
+	h.mmio(0x5507)
+	for _, r := range [][2]uint32{{abi.RegPower, 3}, {abi.RegPower, 0}, {abi.RegReset, abi.ResetFull}, {abi.RegLoad, abi.LoadFirmware}, {abi.RegPower, 4}} {
+		h.store(r[0], r[1])
+		h.run(5 * time.Second)
+	}
+	faults.Disarm()
+	h.fw.Reload(newScriptEngine(h.clock))
+	h.step()
+	h.bringUp(4096, 8192)
+	g := h.context(1, 4, 1)
+	j := g.job("run", 5, ms)
+	g.enable()
+	h.run(5 * ms)
+	if !j.done() {
+		t.Fatalf("plan %s: nothing runs after a reload", plan)
 	}
 }
