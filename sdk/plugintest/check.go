@@ -34,6 +34,8 @@ const (
 func all() []check {
 	return slices.Concat(
 		helloChecks, sessionChecks, malformedChecks, kernelChecks, createChecks, jobChecks, cancelChecks, faultChecks, eventChecks, observeChecks,
+		messageChecks,
+		suspendChecks, imageChecks, resultChecks,
 	)
 }
 
