@@ -70,6 +70,8 @@ var rules = []rule{
 	{"sdk/plugintest", []string{"sdk", "sdk/host", "sdk/internal/wire", "core", "api/v1", "google.golang.org/protobuf/proto", grpc, hclog},
 		[]string{"core/manager", "core/sched", "store", bbolt, "plugins/..."}, "it proves any plugin, and must not know how one of ours or the daemon thinks"},
 
+	{"examples/python-plugin", nil, nil, "tests only"},
+
 	{"plugins/engine/...", []string{"core", "core/usage", "plugins/engine/...", "github.com/tetratelabs/wazero/...", "github.com/ebitengine/purego/..."},
 		[]string{"sdk/...", "plugins/hw", "plugins/guc/...", "plugins/agx/...", "plugins/mali/...", "store", "core/manager", "core/sched"},
 		"an engine executes kernels and knows no vendor"},
