@@ -32,7 +32,9 @@ type world struct {
 	ports    hw.Ports
 	engine   *scripted
 	firmware *fw.Firmware
-	driver   *driver.Driver
+	// firmwareConfig is what it was made of.
+	firmwareConfig fw.Config
+	driver         *driver.Driver
 	// mute stops the firmware without telling anybody.
 	mute   bool
 	failed []error
@@ -122,6 +124,7 @@ func (s setup) make(t fatal) (*world, error) {
 	if s.firmware != nil {
 		s.firmware(&firmware)
 	}
+	w.firmwareConfig = firmware
 	if w.firmware, err = fw.New(firmware); err != nil {
 		t.Fatal(err)
 	}

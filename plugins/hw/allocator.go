@@ -112,6 +112,18 @@ func (al *Allocator) insert(s span) {
 	al.mu.free = slices.Insert(al.mu.free, i, s)
 }
 
+// Move goes on with another arena of the same size, whose contents are a copy: the same
+// ranges are taken. Errors wrap ErrInvalid.
+func (al *Allocator) Move(to *Arena) error {
+	al.mu.Lock()
+	defer al.mu.Unlock()
+	if to.Size() != al.arena.Size() {
+		return fmt.Errorf("move allocator to %d bytes: %w", to.Size(), ErrInvalid)
+	}
+	al.arena = to
+	return nil
+}
+
 // Available returns the free bytes, which need not be in one piece.
 func (al *Allocator) Available() uint64 {
 	al.mu.Lock()

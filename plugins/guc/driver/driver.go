@@ -53,6 +53,8 @@ type Driver struct {
 	waits int
 	life  vitals
 	power power
+	// moving is set between Pause and the end of the move.
+	moving *moving
 	// pausing takes every queue off the engines, because the device goes to sleep.
 	pausing     bool
 	interrupted bool

@@ -40,6 +40,8 @@ func (d *Driver) handle(body abi.Body) {
 		d.reset(fmt.Errorf("engine class %d instance %d could not be reset: reason %#x", m.Class, m.Instance, m.Reason))
 	case abi.CrashDumpPosted, abi.Exception:
 		d.reset(fmt.Errorf("firmware died: %s", body.Action()))
+	case abi.VFStateNotify:
+		d.notified(m)
 	case abi.TLBInvalidationDone:
 		d.log.Debug("translations dropped", "fence", m.Seqno)
 	default:
@@ -50,7 +52,7 @@ func (d *Driver) handle(body abi.Body) {
 // modeDone takes the answer to an enable or a disable.
 func (d *Driver) modeDone(q *queue, e event) {
 	d.scanQueue(q)
-	if d.stopped() || !q.advance(e) {
+	if d.failure != nil || d.phase != phaseUp && d.phase != phaseMoving || !q.advance(e) {
 		return
 	}
 	switch q.state {
@@ -61,6 +63,9 @@ func (d *Driver) modeDone(q *queue, e event) {
 			q.lose(found.cause, found.detail)
 		}
 	case deregistering:
+		if d.phase == phaseMoving {
+			return // Everything that is not answered is asked again after the move.
+		}
 		d.send(abi.DeregisterContext{ID: q.id}, creditNone, 0) // Its credit came with the disable.
 	}
 	q.settle()
@@ -82,7 +87,7 @@ func (d *Driver) takeReset(id abi.GUCID, body abi.Body, cause core.Cause, detail
 		return
 	}
 	d.scanQueue(q)
-	if d.stopped() || !q.advance(contextReset) || q.state.dying() {
+	if d.failure != nil || d.phase != phaseUp && d.phase != phaseMoving || !q.advance(contextReset) || q.state.dying() {
 		return
 	}
 	if q.published > 0 {

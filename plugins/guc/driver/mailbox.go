@@ -58,7 +58,7 @@ func (d *Driver) bringUp() {
 		d.block = block
 	}
 	var err error
-	if d.ct, err = newTransport(d, d.block); err != nil {
+	if d.ct, err = mapTransport(d, d.block, true); err != nil {
 		d.fail(err)
 		return
 	}

@@ -93,6 +93,17 @@ func (m *memory) close() {
 	m.users.Wait()
 }
 
+// move goes on with a copy of the memory. Nobody may be inside enter and leave.
+func (m *memory) move(to *hw.Arena) error {
+	for _, a := range []*hw.Allocator{m.low, m.kernels, m.high} {
+		if err := a.Move(to); err != nil {
+			return fmt.Errorf("move device memory: %w", err)
+		}
+	}
+	m.arena = to
+	return nil
+}
+
 // allocate takes memory from one of the regions; a full one becomes core.ErrFull.
 func allocate(from *hw.Allocator, size, align uint64, what string) (uint64, error) {
 	address, err := from.Alloc(size, align)

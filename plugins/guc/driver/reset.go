@@ -71,6 +71,7 @@ func (d *Driver) reset(reason error) {
 	}
 	d.log.Warn("gt reset", "attempt", d.resets.row, "error", reason)
 	d.phase = phaseLoading
+	d.moving = nil
 	d.ct.halt()
 	d.dropMail()
 	for _, q := range d.queues {

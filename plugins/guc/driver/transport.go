@@ -75,7 +75,9 @@ type tracked struct {
 	done  func(abi.Success, error)
 }
 
-func newTransport(d *Driver, block uint64) (*transport, error) {
+// mapTransport makes the two rings at block; fresh ones are cleared, others go on where
+// their descriptors stand.
+func mapTransport(d *Driver, block uint64, fresh bool) (*transport, error) {
 	ring := func(desc, buffer, size uint64) (abi.Ring, error) {
 		descWords, err := d.config.Arena.Words(block+desc, abi.DescriptorDwords)
 		if err != nil {
@@ -86,7 +88,7 @@ func newTransport(d *Driver, block uint64) (*transport, error) {
 			return abi.Ring{}, err
 		}
 		r, err := abi.NewRing(descWords, words, uint32(size))
-		if err == nil {
+		if err == nil && fresh {
 			r.Clear()
 		}
 		return r, err
