@@ -64,12 +64,38 @@ func describeReply(b Body) string {
 	return ""
 }
 
+func describeKLVs(list []KLV) string {
+	var b strings.Builder
+	for _, k := range list {
+		b.WriteString(" " + k.String())
+	}
+	return b.String()
+}
+
 func describeParams(b Body) string {
 	switch m := b.(type) {
 	case RegisterContext:
 		return fmt.Sprintf("guc_id=%d class=%d mask=%#x lrc=%#x", m.ID, m.Class, m.SubmitMask, m.LRCDescriptor)
 	case UpdateContextPolicies:
-		return fmt.Sprintf("guc_id=%d %v", m.ID, m.Policies)
+		return fmt.Sprintf("guc_id=%d%s", m.ID, describeKLVs(m.Policies))
+	case UpdateSchedulingPolicies:
+		return strings.TrimLeft(describeKLVs(m.Policies), " ")
+	case QuerySingleKLV:
+		return fmt.Sprintf("key=%s", m.Key)
+	case MatchVersion:
+		return fmt.Sprintf("version=%d.%d.%d", m.Version.Branch, m.Version.Major, m.Version.Minor)
+	case TLBInvalidationDone:
+		return fmt.Sprintf("seqno=%d", m.Seqno)
+	case TLBInvalidationAll:
+		return fmt.Sprintf("seqno=%d op=%#x", m.Seqno, m.Op)
+	case TLBInvalidation:
+		return fmt.Sprintf("seqno=%d op=%#x asid=%d address=%#x order=%d", m.Seqno, m.Op, m.ASID, m.Address, m.Order)
+	case GlobalSchedPolicyChange:
+		return fmt.Sprintf("block=%#x", m.Block)
+	case OptInFeature:
+		return fmt.Sprintf("address=%#x dwords=%d", m.Address, m.Dwords)
+	case StateCapture:
+		return fmt.Sprintf("status=%d", m.Status)
 	case SchedContextModeSet:
 		return fmt.Sprintf("guc_id=%d enable=%t", m.ID, m.Enable)
 	case SchedContextModeDone:
@@ -90,7 +116,7 @@ func describeParams(b Body) string {
 		}
 		return fmt.Sprintf("guc_id=%#x", uint32(m.ID))
 	case SelfCfg:
-		return fmt.Sprintf("key=%#x value=%#x", uint16(m.Key), m.Value)
+		return fmt.Sprintf("key=%s value=%#x", m.Key, m.Value)
 	case ControlCTB:
 		return fmt.Sprintf("enable=%t", m.Enable)
 	}

@@ -138,14 +138,20 @@ func TestParseRefuses(t *testing.T) {
 
 func TestDescribe(t *testing.T) {
 	cases := map[string][]uint32{
-		"FAST_REQUEST SCHED_CONTEXT_MODE_SET guc_id=7 enable=true":             {0x20001001, 7, 1},
-		"EVENT ENGINE_FAILURE_NOTIFICATION class=4 instance=0 reason=0xab":     {0x90001009, 4, 0, 0xAB},
-		"FAILURE context not registered (0x100) hint=0x0":                      {0xE0000100},
-		"REQUEST SAVE_RESTORE_VF vfid=3 restore=true address=0x1000 dwords=96": {0x0001550B, 3, 0x1000, 0, 96},
-		"EVENT VF_STATE_NOTIFY vfid=1 state=pause-done":                        {0x90005106, 1, 3},
-		"REQUEST VF_CONTROL vfid=1 command=resume":                             {0x00005506, 1, 2},
-		"REQUEST RESFIX_START marker=0x1":                                      {0x0001550F},
-		"EVENT NOTIFY_EXCEPTION":                                               {0x90008005},
+		"FAST_REQUEST SCHED_CONTEXT_MODE_SET guc_id=7 enable=true":                        {0x20001001, 7, 1},
+		"EVENT ENGINE_FAILURE_NOTIFICATION class=4 instance=0 reason=0xab":                {0x90001009, 4, 0, 0xAB},
+		"FAILURE context not registered (0x100) hint=0x0":                                 {0xE0000100},
+		"REQUEST SAVE_RESTORE_VF vfid=3 restore=true address=0x1000 dwords=96":            {0x0001550B, 3, 0x1000, 0, 96},
+		"EVENT VF_STATE_NOTIFY vfid=1 state=pause-done":                                   {0x90005106, 1, 3},
+		"REQUEST VF_CONTROL vfid=1 command=resume":                                        {0x00005506, 1, 2},
+		"REQUEST RESFIX_START marker=0x1":                                                 {0x0001550F},
+		"REQUEST UPDATE_SCHEDULING_POLICIES_KLV render-compute-yield=[80 20]":             {0x00000509, 0x10010002, 80, 20},
+		"FAST_REQUEST UPDATE_CONTEXT_POLICIES guc_id=7 priority=2 0x2006 quantum-us=1000": {0x2000100B, 7, 0x20030001, 2, 0x20060000, 0x20010001, 1000},
+		"REQUEST SELF_CFG key=h2g-size value=0x1000":                                      {0x00000508, 0x09040001, 0x1000, 0},
+		"REQUEST MATCH_VERSION version=0.1.27":                                            {0x00005500, 0x00011B00},
+		"EVENT STATE_CAPTURE_NOTIFICATION status=1":                                       {0x90008002, 1},
+		"EVENT TLB_INVALIDATION_DONE seqno=9":                                             {0x90007001, 9},
+		"EVENT NOTIFY_EXCEPTION":                                                          {0x90008005},
 	}
 	for want, dw := range cases {
 		if got := Describe(dw); got != want {

@@ -83,4 +83,29 @@ func ParseKLVs(dw []uint32) ([]KLV, error) {
 	return list, nil
 }
 
-func (k KLV) String() string { return fmt.Sprintf("%#04x=%#x", uint16(k.Key), k.Value) }
+var keyNames = map[KLVKey]string{
+	KLVMemoryIRQStatus: "irq-status", KLVMemoryIRQSource: "irq-source", KLVH2GAddress: "h2g-address", KLVH2GDescriptor: "h2g-descriptor",
+	KLVH2GSize: "h2g-size", KLVG2HAddress: "g2h-address", KLVG2HDescriptor: "g2h-descriptor", KLVG2HSize: "g2h-size",
+	KLVExecutionQuantum: "quantum-us", KLVPreemptionTimeout: "preemption-us", KLVPriority: "priority", KLVPreemptToIdle: "preempt-to-idle",
+	KLVFrequency: "frequency", KLVRenderComputeYield: "render-compute-yield", KLVGMDID: "gmd-id", KLVGroupScheduling: "group-scheduling",
+	KLVExtendedCATType: "extended-cat-type", KLVDynamicICS: "dynamic-ics",
+}
+
+// String names the key, or gives its number.
+func (k KLVKey) String() string {
+	if name := keyNames[k]; name != "" {
+		return name
+	}
+	return fmt.Sprintf("%#04x", uint16(k))
+}
+
+// String is the entry as a person reads it.
+func (k KLV) String() string {
+	switch len(k.Value) {
+	case 0:
+		return k.Key.String()
+	case 1:
+		return fmt.Sprintf("%s=%d", k.Key, k.Value[0])
+	}
+	return fmt.Sprintf("%s=%d", k.Key, head(k.Value))
+}

@@ -65,6 +65,9 @@ func (f *Firmware) startBatch(in *instance, cmd abi.Command, dwords uint32) (boo
 	}
 	r.base.Status, r.base.Cause, r.base.Detail = hw.StatusRunning, hw.CauseNone, ""
 	f.report(in, r.base)
+	f.note("ENG", func(w []uint32) string {
+		return fmt.Sprintf("guc_id=%d runs job %d from workgroup %d on, %d left", w[0], wide(w[1:]), wide(w[3:]), wide(w[5:]))
+	}, uint32(in.g.id), uint32(d.Job), uint32(d.Job>>32), uint32(work.First), uint32(work.First>>32), uint32(work.Count), uint32(work.Count>>32))
 	in.g.regs.Store(abi.RegRingHead, in.head)
 	exec, err := f.startEngine(in.g, work, func() {
 		r.ended.Store(true)
@@ -86,6 +89,9 @@ func (f *Firmware) startBatch(in *instance, cmd abi.Command, dwords uint32) (boo
 	}
 	return true, nil
 }
+
+// wide joins the halves of a number in a trace.
+func wide(w []uint32) uint64 { return uint64(w[0]) | uint64(w[1])<<32 }
 
 // dispatch reads what a descriptor names and makes the engine's order for the
 // part of the range that is not done.

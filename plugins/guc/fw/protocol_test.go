@@ -95,7 +95,7 @@ func TestGoldenLifeOfAContext(t *testing.T) {
 		got = append(got, l.Kind+" "+l.Text)
 	}
 	want := strings.Split(`H2G fence=0x8002 FAST_REQUEST SCHED_CONTEXT guc_id=7
-H2G fence=0x8004 FAST_REQUEST UPDATE_CONTEXT_POLICIES guc_id=7 [0x2002=[0x1]]
+H2G fence=0x8004 FAST_REQUEST UPDATE_CONTEXT_POLICIES guc_id=7 preemption-us=1
 H2G fence=0x8001 FAST_REQUEST SCHED_CONTEXT_MODE_SET guc_id=7 enable=false
 CTX guc_id=7 enabled -> disabled
 G2H EVENT SCHED_CONTEXT_MODE_DONE guc_id=7 enabled=false
