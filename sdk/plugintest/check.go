@@ -36,6 +36,8 @@ func all() []check {
 		helloChecks, sessionChecks, malformedChecks, kernelChecks, createChecks, jobChecks, cancelChecks, faultChecks, eventChecks, observeChecks,
 		messageChecks,
 		suspendChecks, imageChecks, resultChecks,
+		repeatChecks, staleChecks, reconnectChecks, deathChecks,
+		portableChecks,
 	)
 }
 
