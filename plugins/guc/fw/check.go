@@ -10,6 +10,9 @@ import (
 // Check verifies what must hold between two Steps, for tests and simulations.
 // The error names the first thing that does not hold.
 func (f *Firmware) Check() error {
+	if f.life.power != abi.PowerD0 && !f.quiet() {
+		return fmt.Errorf("something runs in %s", f.life.power)
+	}
 	switch f.phase {
 	case phaseDead, phaseDraining:
 		return nil

@@ -39,6 +39,9 @@ type host struct {
 	g2h    *abi.Receiver
 	next   uint64
 	nextID uint64
+	// kernel and format are what jobs run.
+	kernel []byte
+	format string
 }
 
 // newHost makes a device that was just loaded.
@@ -55,6 +58,7 @@ func newHost(t testing.TB, change func(*fw.Config)) *host {
 	}
 	h := &host{
 		TB: t, arena: arena, clock: hw.NewVirtualClock(), trace: hw.NewTrace(100), next: objects,
+		kernel: kernel, format: "script",
 		ports: hw.Ports{Registers: regs, Doorbell: hw.NewLine(), Interrupt: hw.NewLine()},
 	}
 	h.eng = newScriptEngine(h.clock)
@@ -283,8 +287,8 @@ func (h *host) image(id uint32) *gpuContext {
 	g.regs.Store(abi.RegRingStart, uint32(g.lrc))
 	g.regs.Store(abi.RegRingControl, abi.RingControl)
 	g.regs.Store(abi.RegPDP0Lo, uint32(table))
-	b, _ := h.arena.Bytes(g.system+0xF000, uint64(len(kernel)))
-	copy(b, kernel)
+	b, _ := h.arena.Bytes(g.system+0xF000, uint64(len(h.kernel)))
+	copy(b, h.kernel)
 	h.arena.Store32(g.lrc+abi.PPHWSPOffset+abi.PPHWSPSeqno, g.seqno-1)
 	return g
 }
@@ -307,8 +311,8 @@ func (g *gpuContext) job(entry string, count uint32, per time.Duration) *gpuJob 
 	j := &gpuJob{g: g, at: g.system + uint64(g.jobs)*1024, va: systemVA + uint64(g.jobs)*1024, id: g.h.nextID, count: uint64(count)}
 	g.jobs++
 	d := hw.Dispatch{
-		KernelAddress: systemVA + 0xF000, KernelSize: uint64(len(kernel)), Digest: sha256.Sum256(kernel),
-		Format: "script", Entry: entry, ArgsAddress: j.va + hw.DispatchSize, ArgsCount: 2,
+		KernelAddress: systemVA + 0xF000, KernelSize: uint64(len(g.h.kernel)), Digest: sha256.Sum256(g.h.kernel),
+		Format: g.h.format, Entry: entry, ArgsAddress: j.va + hw.DispatchSize, ArgsCount: 2,
 		Grid: [3]uint32{count, 1, 1}, Group: [3]uint32{1, 1, 1}, Count: uint64(count), Job: j.id, Epoch: 1,
 	}
 	b, err := g.h.arena.Bytes(j.at, 1024)

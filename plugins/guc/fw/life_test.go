@@ -1,9 +1,11 @@
 package fw_test
 
 import (
+	"bytes"
 	"testing"
 	"time"
 
+	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
 	"github.com/gpuwm/gpuwm/plugins/hw"
@@ -64,6 +66,50 @@ func TestResetAndLoad(t *testing.T) {
 		if !fine.done() || h.fw.Counters().GTResets != 1 {
 			t.Errorf("%q: report %+v, %d resets", entry, fine.report(), h.fw.Counters().GTResets)
 		}
+	}
+}
+
+// virtual is the clock as the test engine declares it.
+type virtual struct{ hw.Clock }
+
+func (v virtual) AfterFunc(d time.Duration, f func()) testengine.Timer {
+	return v.Clock.AfterFunc(d, f)
+}
+
+// TestResetStopsTheTestEngine resets under a workgroup that hangs and others
+// that work: nothing is written any more, and the engine takes new work.
+func TestResetStopsTheTestEngine(t *testing.T) {
+	h := newReady(t, func(c *fw.Config) { c.Engine = testengine.New(testengine.Config{Clock: virtual{c.Clock}}) })
+	h.kernel, h.format = []byte("cores=2 hang at 7"), testengine.Format
+	g := h.context(1, 4, 1)
+	j := g.job("any", 1000, 0)
+	g.enable()
+	h.run(20 * ms)
+	memory, _ := h.arena.Bytes(g.buffer, hw.Granule)
+	before := bytes.Clone(memory)
+	h.run(ms)
+	if bytes.Equal(memory, before) {
+		t.Fatal("nothing was written")
+	}
+	h.store(abi.RegReset, abi.ResetFull)
+	h.wantRegister(abi.RegReset, 0)
+	before = bytes.Clone(memory)
+	h.run(time.Minute)
+	if !bytes.Equal(memory, before) || j.done() {
+		t.Error("the engine went on")
+	}
+	h.store(abi.RegLoad, abi.LoadFirmware)
+	h.bringUp(4096, 8192)
+	h.kernel = []byte("workgroup=2ms")
+	fresh := h.context(1, 4, 1)
+	fine := fresh.job("any", 5, 0)
+	fresh.enable()
+	h.run(10 * ms)
+	memory, _ = h.arena.Bytes(fresh.buffer, hw.Granule)
+	want := make([]byte, hw.Granule)
+	testengine.Apply(want, 0, 5)
+	if !fine.done() || !bytes.Equal(memory, want) {
+		t.Errorf("report %+v", fine.report())
 	}
 }
 
