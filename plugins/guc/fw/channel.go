@@ -161,20 +161,19 @@ func (f *Firmware) process(fence abi.Fence, p abi.Packet, err error) {
 		f.breakChannel()
 		return
 	}
-	reply := abi.Packet{}
-	if err != nil {
+	var reply abi.Packet
+	control, owner := p.Body.(abi.VFControl)
+	switch {
+	case err != nil:
 		reply = abi.FailureReply(codeOf(err), 0)
-	} else {
-		control, owner := p.Body.(abi.VFControl)
-		if owner {
-			var now bool
-			if reply, now = f.vfControl(fence, control); !now {
-				f.function.owed = p.Type == abi.TypeRequest
-				return
-			}
-		} else {
-			reply = f.handle(p)
+	case owner:
+		var now bool
+		if reply, now = f.vfControl(fence, control); !now {
+			f.function.owed = p.Type == abi.TypeRequest
+			return
 		}
+	default:
+		reply = f.handle(p)
 	}
 	f.answer(fence, p.Type, reply)
 }
