@@ -180,6 +180,7 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Cl
 		Arena: arena, Ports: ports, Clock: clock, Log: log, Failed: failed,
 		Name: spec.Name, Engine: eng.Name(), Formats: eng.Formats(), Instances: set.instances,
 		Quantum: set.quantum, Preemption: set.hang, Timeouts: set.timeouts(),
+		MinRun: set.minRun, RuntimeIdle: set.idle,
 	})
 	if err != nil {
 		return nil, errors.Join(err, arena.Close())

@@ -75,7 +75,11 @@ func TestMove(t *testing.T) {
 				c.MessageDelay, c.DoneDelay = time.Duration(seed%3)*400*time.Microsecond, time.Duration(seed%2)*700*time.Microsecond
 				c.NotifyFirst = seed%4 == 3
 			}
-			w, err := setup{arena: 32 << 20, firmware: set, driver: func(c *driver.Config) { c.Credits = 8 }}.make(t)
+			plan := ""
+			if seed%2 == 1 { // Answers that are on their way are lost with the old firmware.
+				plan = "g2h/SCHED_CONTEXT_MODE_DONE times=always delay=4ms; g2h/DEREGISTER_CONTEXT_DONE times=always delay=4ms"
+			}
+			w, err := setup{plan: plan, arena: 32 << 20, firmware: set, driver: func(c *driver.Config) { c.Credits = 8 }}.make(t)
 			if err != nil {
 				t.Fatal(err)
 			}

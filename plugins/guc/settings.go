@@ -19,18 +19,24 @@ import (
 //	hang-deadline  how long a workgroup may take to a preemption point; 10ms to 100s, default 10s
 //	cores          cores of the engine, 0 (default) means all
 //	instances      compute engine instances, which execute entities side by side; 1 (default) to 9
+//	min-run        how long an entity runs before a suspend takes it off; 0s to 10s, default 5ms
+//	runtime-idle   how long nothing may have happened before the device sleeps (D3hot); 10ms to 24h, default 1s
 type settings struct {
 	// engine is wasm (the default) or test.
 	engine        string
 	quantum, hang time.Duration
 	cores         int
 	instances     int
+	// minRun and idle are as in driver.Config: 0 means the default.
+	minRun, idle time.Duration
 }
 
 const (
 	settingMax = 100 * time.Second
 	hangMin    = 10 * time.Millisecond
 	coresMax   = 1 << 16
+	minRunMax  = 10 * time.Second
+	idleMost   = 24 * time.Hour
 	// answerSlack is what a busy machine may add to any wait for the firmware.
 	answerSlack = 10 * time.Second
 	// resetGrace is how long a reset of the GT waits for a workgroup to end before it
@@ -80,9 +86,17 @@ func parseSettings(spec core.DeviceSpec) (settings, error) {
 func (s *settings) set(name, text string) error {
 	switch name {
 	case "quantum":
-		return duration(&s.quantum, text, fw.LiveQuantumMin)
+		return duration(&s.quantum, text, fw.LiveQuantumMin, settingMax)
 	case "hang-deadline":
-		return duration(&s.hang, text, hangMin)
+		return duration(&s.hang, text, hangMin, settingMax)
+	case "min-run":
+		err := duration(&s.minRun, text, 0, minRunMax)
+		if s.minRun == 0 {
+			s.minRun = -1 // Not at all.
+		}
+		return err
+	case "runtime-idle":
+		return duration(&s.idle, text, hangMin, idleMost)
 	case "cores":
 		n, err := number(text, 0, coresMax)
 		s.cores = int(n)
@@ -92,13 +106,13 @@ func (s *settings) set(name, text string) error {
 		s.instances = int(n)
 		return err
 	}
-	return fmt.Errorf("unknown; there are quantum, hang-deadline, cores, instances")
+	return fmt.Errorf("unknown; there are quantum, hang-deadline, cores, instances, min-run, runtime-idle")
 }
 
-func duration(to *time.Duration, text string, least time.Duration) error {
+func duration(to *time.Duration, text string, least, most time.Duration) error {
 	d, err := time.ParseDuration(text)
-	if err == nil && (d < least || d > settingMax) {
-		err = fmt.Errorf("%s, want %s to %s", d, least, settingMax)
+	if err == nil && (d < least || d > most) {
+		err = fmt.Errorf("%s, want %s to %s", d, least, most)
 	}
 	*to = d
 	return err
