@@ -233,7 +233,7 @@ func (d *device) next(l *lane, spare []item) ([]item, bool) {
 	l.running, l.items = false, nil
 	if l.entity == nil {
 		delete(d.mu.lanes, l.id)
-		d.bury(l.id, tomb{max(l.over, 0), l.applied})
+		d.bury(l.id, tomb{l.over, l.applied})
 	}
 	return nil, false
 }
@@ -248,6 +248,13 @@ func (d *device) bury(id core.EntityID, t tomb) {
 		delete(d.mu.tombs, d.mu.buried[0])
 		d.mu.buried = d.mu.buried[1:]
 	}
+}
+
+// setOver notes that the epochs up to one have ended, before anybody is told of it.
+func (d *device) setOver(l *lane, epoch core.Epoch) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l.over = max(l.over, epoch)
 }
 
 func (d *device) setCreated(l *lane, epoch core.Epoch) {

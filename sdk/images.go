@@ -121,10 +121,11 @@ func (s *server) target(t *apiv1.ImageTarget) (*device, uploadKey, error) {
 func (d *device) offer(u *upload) (created bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if l := d.mu.lanes[u.key.entity]; l != nil && l.created == u.key.epoch {
+	l := d.mu.lanes[u.key.entity]
+	if l != nil && l.created == u.key.epoch && l.over < u.key.epoch {
 		return true, nil
 	}
-	if l := d.mu.lanes[u.key.entity]; l != nil && l.created > u.key.epoch || d.mu.tombs[u.key.entity].epoch >= u.key.epoch {
+	if l != nil && max(l.created, l.over) >= u.key.epoch || d.mu.tombs[u.key.entity].epoch >= u.key.epoch {
 		return false, fmt.Errorf("image of entity %d of epoch %d: %w", u.key.entity, u.key.epoch, core.ErrStale)
 	}
 	if old := d.mu.uploads[u.key]; old != nil {

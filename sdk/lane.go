@@ -22,13 +22,14 @@ type lane struct {
 	applied core.CommandSeq
 	epoch   core.Epoch
 	created core.Epoch
+	// over is the highest epoch that ended; only the executor changes it.
+	over    core.Epoch
 	items   []item
 	running bool
 
 	// Owned by the executor.
 	entity    Entity
 	live      core.Epoch // epoch of entity
-	over      core.Epoch // highest epoch that ended
 	report    *reporter
 	suspended bool
 	runs      runWindow
@@ -266,7 +267,7 @@ func (l *lane) execCreate(c *core.Command) {
 		}
 	}
 	if err := l.create(c); err != nil {
-		l.over = c.Epoch
+		l.d.setOver(l, c.Epoch)
 		l.refuse(c, fmt.Errorf("create entity %d: %w", l.id, err))
 		return
 	}
@@ -315,9 +316,7 @@ func (l *lane) execDestroy(c *core.Command) {
 			return
 		}
 	}
-	if c.Epoch > l.over {
-		l.over = c.Epoch
-	}
+	l.d.setOver(l, c.Epoch)
 	if report != nil {
 		l.d.events.silence(report)
 	}
@@ -362,7 +361,7 @@ func (l *lane) remove() error {
 		return err
 	}
 	l.d.events.silence(l.report)
-	l.over = l.live
+	l.d.setOver(l, l.live)
 	l.entity, l.report, l.suspended = nil, nil, false
 	return nil
 }

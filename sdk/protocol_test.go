@@ -72,6 +72,22 @@ func TestDestroyedEntityStaysGone(t *testing.T) {
 	})
 }
 
+// TestImageOfAnEndedEpochIsStale: also while the entity's next life waits for its
+// own image, so that nobody remembers the first one yet.
+func TestImageOfAnEndedEpochIsStale(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		l := r.open(1)
+		l.create(1, 1, 1)
+		l.send(command(core.CommandDestroy, 1, 1, 2, 0), createCommand(1, 2, 3))
+		l.expect(core.EventDestroyed)
+		mustBe(t, "image of an epoch that is over", r.putImage(1, 1, []byte{1, 2, 3}, nil), core.ErrStale)
+		if err := r.putImage(1, 2, []byte{1, 2, 3}, nil); err != nil {
+			t.Errorf("image of the next epoch: %v", err)
+		}
+		l.expect(core.EventApplied)
+	})
+}
+
 func TestNewerEpochReplacesTheOlder(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		l := r.open(1)
