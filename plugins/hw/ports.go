@@ -173,6 +173,7 @@ func (p *PipeEnd) Close() error {
 type Registers struct {
 	arena   *Arena
 	windows []uint32
+	bus     bus
 }
 
 // NewRegisters places the register offsets [window, window+PageSize) of each
@@ -194,6 +195,9 @@ func NewRegisters(a *Arena, windows ...uint32) (*Registers, error) {
 // Load reads the 32-bit register at the vendor's offset. As on a bus, an
 // unaligned offset or one outside of the windows reads as all ones.
 func (r *Registers) Load(offset uint32) uint32 {
+	if v, ok := r.loaded(offset); ok {
+		return v
+	}
 	addr, ok := r.address(offset)
 	if !ok {
 		return 0xFFFFFFFF
@@ -207,6 +211,9 @@ func (r *Registers) Load(offset uint32) uint32 {
 
 // Store writes a register. As on a bus, a write that goes nowhere is lost.
 func (r *Registers) Store(offset uint32, v uint32) {
+	if !r.stored(offset, v) {
+		return
+	}
 	if addr, ok := r.address(offset); ok {
 		_ = r.arena.Store32(addr, v)
 	}
@@ -214,6 +221,7 @@ func (r *Registers) Store(offset uint32, v uint32) {
 
 // address returns where the register lies in the arena, false when no window has it.
 func (r *Registers) address(offset uint32) (uint64, bool) {
+	offset = r.bus.fold(offset)
 	for i, window := range r.windows {
 		if offset >= window && uint64(offset-window) < PageSize && offset%4 == 0 {
 			return RegisterPage + uint64(i)*PageSize + uint64(offset-window), true

@@ -18,7 +18,8 @@ import (
 //	0x10   32×n  entries, rising by GPU address, not overlapping
 //
 // An entry: GPU virtual address (8), device address (8), size in bytes (8), all
-// multiples of Granule; flags (8), bit 0: private, a kernel does not see it.
+// multiples of Granule; flags (8), bit 0: private, a kernel does not see it;
+// bit 1: the firmware must not write there.
 const (
 	// SpaceEntriesMax bounds the entries of a table.
 	SpaceEntriesMax = 4096
@@ -27,8 +28,9 @@ const (
 	// SpaceSizeMax is the size of the largest table in bytes.
 	SpaceSizeMax = spaceHeader + SpaceEntriesMax*spaceEntry
 
-	spaceMagic       = 'G' | 'W'<<8 | 'A'<<16 | 'S'<<24
-	spaceFlagPrivate = 1
+	spaceMagic        = 'G' | 'W'<<8 | 'A'<<16 | 'S'<<24
+	spaceFlagPrivate  = 1
+	spaceFlagReadOnly = 2
 )
 
 // Mapping is one entry of an address space table.
@@ -39,6 +41,8 @@ type Mapping struct {
 	// Private memory is for the firmware (descriptors, kernels): it can be
 	// named in a ring but no kernel gets to see it.
 	Private bool
+	// ReadOnly memory is not written on behalf of a ring; kernels are not kept from it.
+	ReadOnly bool
 }
 
 // Space is a decoded address space table, sorted by address.
@@ -109,6 +113,9 @@ func (s Space) encode(b []byte) {
 		if m.Private {
 			flags = spaceFlagPrivate
 		}
+		if m.ReadOnly {
+			flags |= spaceFlagReadOnly
+		}
 		le.PutUint64(e[24:], flags)
 	}
 }
@@ -171,12 +178,12 @@ func decodeSpace(b []byte, arenaSize uint64) (Space, error) {
 	s := make(Space, 0, len(b)/spaceEntry)
 	for ; len(b) >= spaceEntry; b = b[spaceEntry:] {
 		flags := le.Uint64(b[24:])
-		if flags&^uint64(spaceFlagPrivate) != 0 {
+		if flags&^uint64(spaceFlagPrivate|spaceFlagReadOnly) != 0 {
 			return nil, &DescriptorError{"address space table", "flags", fmt.Sprintf("%#x", flags)}
 		}
 		s = append(s, Mapping{
 			Address: le.Uint64(b), Device: le.Uint64(b[8:]), Size: le.Uint64(b[16:]),
-			Private: flags == spaceFlagPrivate,
+			Private: flags&spaceFlagPrivate != 0, ReadOnly: flags&spaceFlagReadOnly != 0,
 		})
 	}
 	if err := s.Validate(arenaSize); err != nil {
@@ -188,6 +195,15 @@ func decodeSpace(b []byte, arenaSize uint64) (Space, error) {
 // Resolve returns the device address of [address, address+size), which must lie
 // in one entry. Errors wrap ErrBounds.
 func (s Space) Resolve(address, size uint64) (uint64, error) {
+	m, err := s.Find(address, size)
+	if err != nil {
+		return 0, err
+	}
+	return m.Device + address - m.Address, nil
+}
+
+// Find returns the entry that [address, address+size) lies in. Errors wrap ErrBounds.
+func (s Space) Find(address, size uint64) (Mapping, error) {
 	i, found := slices.BinarySearchFunc(s, address, func(m Mapping, a uint64) int {
 		switch {
 		case m.Address < a:
@@ -203,8 +219,8 @@ func (s Space) Resolve(address, size uint64) (uint64, error) {
 	if i >= 0 {
 		m := s[i]
 		if off := address - m.Address; off < m.Size && size <= m.Size-off {
-			return m.Device + off, nil
+			return m, nil
 		}
 	}
-	return 0, fmt.Errorf("GPU address %#x+%#x: %w", address, size, ErrBounds)
+	return Mapping{}, fmt.Errorf("GPU address %#x+%#x: %w", address, size, ErrBounds)
 }
