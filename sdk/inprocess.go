@@ -1,10 +1,13 @@
 package sdk
 
 import (
+	"os"
+
 	"github.com/hashicorp/go-hclog"
 	"google.golang.org/grpc"
 
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
+	"github.com/gpuwm/gpuwm/sdk/internal/wire"
 )
 
 // InProcess serves a backend without a process of its own. It is for tests: the
@@ -19,8 +22,9 @@ type InProcess struct {
 // Serve its Server on a listener of the caller's.
 func NewInProcess(b Backend, instance string) *InProcess {
 	lines := newLogRing(hclog.Debug)
+	lease, _ := leaseTime(os.Getenv(wire.EnvLease)) // the default when it is not understood
 	p := &InProcess{
-		server: newServer(b, instance, defaultLease, lines, lines.logger("")),
+		server: newServer(b, instance, lease, lines, lines.logger("")),
 		grpc:   grpc.NewServer(serverOptions()...),
 	}
 	apiv1.RegisterBackendServer(p.grpc, p.server)

@@ -77,12 +77,6 @@ func worked(p *probe) (*line, *life, []core.BackendEvent) {
 	return l, e, l.history()
 }
 
-// await waits until a session has had so many events, or for the last one.
-func (l *line) upTo(last core.EventSeq) []core.BackendEvent {
-	l.await("event "+itoa(uint64(last)), func(b *core.BackendEvent) bool { return b.Seq >= last })
-	return l.history()
-}
-
 func eventsAgain(p *probe) {
 	l, e, first := worked(p)
 	l.drop()

@@ -35,6 +35,8 @@ type Config struct {
 	Start time.Duration
 	// Env are names of environment variables that the plugin inherits besides the usual.
 	Env []string
+	// without leaves out checks that need one of these.
+	without need
 }
 
 const (
@@ -186,7 +188,7 @@ func (k *kit) meet(ctx context.Context) error {
 func (k *kit) checks() []check {
 	var list []check
 	for _, c := range all() {
-		if c.level <= k.config.Level {
+		if c.level <= k.config.Level && c.need&k.config.without == 0 {
 			list = append(list, c)
 		}
 	}

@@ -23,6 +23,7 @@ func TestMain(m *testing.M) {
 // roles are what the test binary can be instead of the tests.
 var roles = map[string]func(args []string){
 	"memory": func([]string) { sdk.Serve(&memory.Backend{}) },
+	"proxy":  serveProxy,
 }
 
 // self is the test binary in a role.
@@ -37,11 +38,13 @@ func self(t testing.TB, args ...string) host.Command {
 
 // TestBackendInThisProcess runs the whole kit on a good backend.
 func TestBackendInThisProcess(t *testing.T) {
+	t.Parallel()
 	Test(t, func() sdk.Backend { return &memory.Backend{} })
 }
 
 // TestBackendInAProcess runs it over the real handshake; nothing is skipped but what
 // the backend does not have.
 func TestBackendInAProcess(t *testing.T) {
+	t.Parallel()
 	TestConfig(t, Config{Command: self(t, "memory")})
 }

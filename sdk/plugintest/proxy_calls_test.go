@@ -1,0 +1,141 @@
+package plugintest
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+
+	apiv1 "github.com/gpuwm/gpuwm/api/v1"
+)
+
+// Hello forwards.
+func (p *proxy) Hello(ctx context.Context, m *apiv1.HelloRequest) (*apiv1.HelloReply, error) {
+	return p.inner.Hello(ctx, m)
+}
+
+// Health forwards.
+func (p *proxy) Health(ctx context.Context, m *apiv1.HealthRequest) (*apiv1.HealthReply, error) {
+	if p.lie.health != nil {
+		p.lie.health(ctx, p)
+	}
+	return p.inner.Health(ctx, m)
+}
+
+// Shutdown forwards; the process ends with the good plugin.
+func (p *proxy) Shutdown(ctx context.Context, m *apiv1.ShutdownRequest) (*apiv1.ShutdownReply, error) {
+	return p.inner.Shutdown(ctx, m)
+}
+
+// Logs forwards.
+func (p *proxy) Logs(m *apiv1.LogsRequest, stream apiv1.Backend_LogsServer) error {
+	up, err := p.inner.Logs(stream.Context(), m)
+	if err != nil {
+		return err
+	}
+	return pass(up.Recv, stream.Send)
+}
+
+// Trace forwards.
+func (p *proxy) Trace(m *apiv1.TraceRequest, stream apiv1.Backend_TraceServer) error {
+	up, err := p.inner.Trace(stream.Context(), m)
+	if err != nil {
+		return err
+	}
+	return pass(up.Recv, stream.Send)
+}
+
+// PutKernel forwards.
+func (p *proxy) PutKernel(stream apiv1.Backend_PutKernelServer) error {
+	up, err := p.inner.PutKernel(stream.Context())
+	if err != nil {
+		return err
+	}
+	return upload(stream, up)
+}
+
+// PutImage forwards.
+func (p *proxy) PutImage(stream apiv1.Backend_PutImageServer) error {
+	up, err := p.inner.PutImage(stream.Context())
+	if err != nil {
+		return err
+	}
+	return upload(stream, up)
+}
+
+// upload forwards a stream of messages and the answer. The answer may come early.
+func upload[Req, Reply any](stream grpc.ClientStreamingServer[Req, Reply], up grpc.ClientStreamingClient[Req, Reply]) error {
+	for {
+		m, err := stream.Recv()
+		if err != nil {
+			break
+		}
+		if up.Send(m) != nil {
+			break
+		}
+	}
+	reply, err := up.CloseAndRecv()
+	if err != nil {
+		return err
+	}
+	return stream.SendAndClose(reply)
+}
+
+// GetImage forwards both ways.
+func (p *proxy) GetImage(stream apiv1.Backend_GetImageServer) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	up, err := p.inner.GetImage(ctx)
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				_ = up.CloseSend()
+				return
+			}
+			_ = up.Send(m)
+		}
+	}()
+	data := 0
+	for {
+		m, err := up.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			if p.lie.status != nil {
+				err = p.lie.status(err)
+			}
+			return err
+		}
+		if m.GetHeader() == nil && m.GetNames() == nil && m.GetTrailer() == nil {
+			data++
+		}
+		if p.lie.image != nil && !p.lie.image(data, m) {
+			return nil
+		}
+		if err := stream.Send(m); err != nil {
+			return err
+		}
+	}
+}
+
+// pass forwards a stream of replies.
+func pass[M any](recv func() (*M, error), send func(*M) error) error {
+	for {
+		m, err := recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err == nil {
+			err = send(m)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
