@@ -37,7 +37,7 @@ class Device:
     def describe(self):
         return pb.DeviceDescription(
             name=self.spec.name, engine=self.spec.engine, granularity="workgroup", formats=[FORMAT],
-            credits=CREDITS, entities_max=ENTITIES, memory_max=MEMORY)
+            credits=CREDITS, entities_max=ENTITIES, memory_max=MEMORY, saves_images=True)
 
     def attach(self, m):
         """Makes a new session the present one and says what is held."""
@@ -101,6 +101,19 @@ class Device:
         e.applied, e.epoch = c.seq, c.epoch
         e.commands.append(c)
 
+    def saving(self, t):
+        """Queues a GetImage behind the commands of its entity."""
+        with self.changed:
+            e = self.entities.get(t.entity)
+            if e is None:
+                raise Refusal("not-found", f"there is no entity {t.entity}")
+            if t.epoch < e.epoch:
+                raise Refusal("stale", f"epoch {t.epoch} of entity {t.entity}")
+            saving = Saving(t.epoch)
+            e.commands.append(saving)
+            self.changed.notify_all()
+            return saving
+
     def bury(self, e):
         del self.entities[e.id]
         self.ended[e.id] = (e.over, e.applied)
@@ -125,7 +138,7 @@ class Device:
                 if batch:
                     m.events = uvarint(len(batch)) + uvarint(session.sent + 1) + b"".join(batch)
                     session.sent += len(batch)
-                samples = [e.sample() for e in self.entities.values() if e.executing()]
+                samples = [e.sample() for e in self.entities.values() if e.executing() and not e.live.suspended]
                 if samples and time.monotonic() - session.sampled >= 0.1:
                     session.sampled = time.monotonic()
                     m.progress = uvarint(len(samples[:BATCH])) + uvarint(0) + b"".join(samples[:BATCH])
@@ -139,7 +152,17 @@ class Life:
     """An entity that exists, in one epoch. credits are those of the ring."""
 
     def __init__(self, epoch, buffers):
-        self.epoch, self.buffers, self.ring, self.credits, self.lost = epoch, buffers, [], 0, False
+        self.epoch, self.buffers, self.ring, self.credits = epoch, buffers, [], 0
+        self.suspended = self.lost = False
+
+
+class Saving:
+    """A GetImage in the queue of its entity; life is set when it may read."""
+
+    kind = SAVE
+
+    def __init__(self, epoch):
+        self.epoch, self.life, self.refusal, self.over = epoch, None, None, False
 
 
 class Job:
@@ -170,7 +193,7 @@ class Entity:
                     self.carry_out(c)
                     # It counts as waiting until its answer is there.
                     self.commands.popleft()
-                elif self.live and self.live.ring:
+                elif self.live and self.live.ring and not self.live.suspended:
                     self.slice(self.live.ring[0])
                 elif not self.commands and not self.live:
                     d.bury(self)
@@ -205,6 +228,8 @@ class Entity:
                 self.create(c)
             elif c.kind == DESTROY:
                 self.destroy(c)
+            elif c.kind == SAVE:
+                self.save(c)
             elif not self.here(c):
                 if c.epoch > self.over and not (self.live and self.live.epoch >= c.epoch):
                     raise Refusal("not-found", f"entity {self.id} is not there in epoch {c.epoch}")
@@ -267,12 +292,30 @@ class Entity:
         self.live.credits -= job.spec.credits
 
     def message(self, c):
-        if c.message == ECHO:
+        if c.message in (SUSPEND, RESUME):
+            # Nothing executes between two commands: to forbid it is all.
+            self.live.suspended = c.message == SUSPEND
+            cost = time.monotonic_ns() - c.received if self.live.suspended else 0
+            self.report(DONE, c.epoch, command=c.seq, cost=cost)
+        elif c.message == ECHO:
             self.report(DONE, c.epoch, command=c.seq, reply=c.payload[::-1])
         elif c.message in (3, 4):  # set properties: all are equal here; barrier: all before it was done
             self.report(DONE, c.epoch, command=c.seq)
         else:
             raise Refusal("unsupported", f"message {c.message}")
+
+    def save(self, c):
+        """Lets a GetImage read the entity; nothing else happens to it meanwhile."""
+        if not self.live or self.live.epoch != c.epoch:
+            c.refusal = Refusal("stale", f"entity {self.id} is not there in epoch {c.epoch}")
+        elif self.live.lost:
+            c.refusal = Refusal("gone", "the state of the entity was lost")
+        elif not self.live.suspended:
+            c.refusal = Refusal("invalid", "the entity is not suspended")
+        else:
+            c.life = self.live
+        self.device.changed.notify_all()
+        self.device.changed.wait_for(lambda: c.over or c.refusal)
 
     def executing(self):
         return self.live and self.live.ring and self.live.ring[0].started

@@ -1,13 +1,42 @@
-"""Images on their way in."""
+"""Images on their way in, and out."""
 
 import hashlib
 import queue
 import threading
 
 import backend_pb2 as pb
-from packed import Reader, Refusal
+from packed import Reader, Refusal, uvarint
 
-MEMORY, CHUNK = 256 << 20, 256 << 10
+MEMORY, CHUNK, WINDOW = 256 << 20, 256 << 10, 16
+
+
+def pack_name(buffer, index, data):
+    """Returns a chunk's name, and whether its bytes have to follow."""
+    zero = data.count(0) == len(data)
+    name = uvarint(buffer) + uvarint(index) + uvarint(len(data)) + hashlib.sha256(data).digest() + bytes([zero])
+    return name, not zero
+
+
+def send(entity, life, wants):
+    """Makes the messages of a GetImage; wants are the answers of the host."""
+    jobs = [pb.ImageJob(job=j.id, cursor=j.done, executed=j.executed, executed_time=j.time) for j in life.ring]
+    specs = [pb.BufferSpec(name=name, size=len(b)) for name, b in life.buffers.items()]
+    yield pb.GetImageReply(header=pb.ImageHeader(version=1, entity=entity, buffers=specs, jobs=jobs, backend="python"))
+    chunks = [(i, at) for i, b in enumerate(life.buffers.values()) for at in range(0, len(b), CHUNK)]
+    buffers, total = list(life.buffers.values()), hashlib.sha256()
+    for first in range(0, len(chunks), WINDOW):
+        window = chunks[first:first + WINDOW]
+        named = [pack_name(i, at // CHUNK, buffers[i][at:at + CHUNK]) for i, at in window]
+        names = b"".join(name for name, _ in named)
+        total.update(names)
+        yield pb.GetImageReply(names=pb.ChunkNames(refs=uvarint(len(window)) + names))
+        want = next(wants, pb.GetImageRequest()).want
+        if len(want) != len(window):
+            raise Refusal("corrupt", f"answer for {len(want)} of {len(window)} chunks")
+        for (i, at), (_, follows), wanted in zip(window, named, want):
+            if wanted and follows:
+                yield pb.GetImageReply(data=bytes(buffers[i][at:at + CHUNK]))
+    yield pb.GetImageReply(trailer=pb.Trailer(chunks=len(chunks), digest=total.digest()))
 
 
 class Upload:

@@ -1,6 +1,7 @@
 """The packed bytes of the wire contract: commands come in, events go out."""
 
 import dataclasses
+import time
 
 from google.protobuf.message import DecodeError
 
@@ -11,6 +12,8 @@ DURATION = (1 << 63) - 1
 
 APPLIED, REFUSED, STARTED, COMPLETED, CANCELLED, DONE, DESTROYED, LOST, HEALTH, PROGRESS = range(1, 11)
 CREATE, RUN, CANCEL, MESSAGE, DESTROY = range(1, 6)
+SAVE = 0  # no command: a GetImage waits in the same queue
+SUSPEND, RESUME = 1, 2
 TRAP, KERNEL, OTHER, IMAGE = 1, 5, 6, 12  # causes
 
 
@@ -91,6 +94,7 @@ class Command:
     spec: object = None  # a JobSpec for run, an EntitySpec message for create
     message: int = 0
     payload: bytes = b""
+    received: int = dataclasses.field(default_factory=time.monotonic_ns)
 
 
 @dataclasses.dataclass
@@ -196,9 +200,9 @@ def check_buffers(buffers):
         raise Refusal("corrupt", "buffers")
 
 
-def pack_event(kind, entity=0, epoch=0, command=0, job=0, done=0, executed=0, time=0, guilty=False, cause=0, error="", reply=b""):
+def pack_event(kind, entity=0, epoch=0, command=0, job=0, done=0, executed=0, time=0, cost=0, guilty=False, cause=0, error="", reply=b""):
     fields, present = [], 0
-    for bit, value in ((0, command), (1, job), (2, done), (3, executed), (4, time)):
+    for bit, value in ((0, command), (1, job), (2, done), (3, executed), (4, time), (5, cost)):
         if value:
             present |= 1 << bit
             fields.append(uvarint(value))

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """A gpuwm plugin in Python, made from docs/plugin-protocol.md alone.
 
-It serves the kernel format "conformance" and the levels 1 and 2: jobs in order, cancel,
-properties, a message of its own, and what every plugin owes: sessions, epochs, events that
-are kept until they are acknowledged, logs, the lease. This file is the process and the
+It serves the kernel format "conformance", and all that a plugin can be asked for: jobs in
+order, cancel, properties, a message of its own, suspend, images; and what every plugin owes:
+sessions, epochs, events that are kept until they are acknowledged, logs, the lease.
+This file is the process and the
 service; device.py has what the commands do, images.py the images, packed.py the bytes.
 
 It needs the module backend_pb2 beside it: protoc -I api/v1 --python_out=DIR backend.proto
@@ -24,7 +25,7 @@ from google.protobuf import any_pb2
 
 import backend_pb2 as pb
 from device import ECHO, FORMAT, Device
-from images import Upload, patiently
+from images import Upload, patiently, send
 from packed import BATCH, MESSAGE_BYTES, NAME, Refusal, blob, check_buffers, uvarint
 
 CODE, LINES_KEPT = b"gpuwm conformance 1\n", 4096
@@ -138,7 +139,7 @@ class Service:
 
     def Hello(self, request, context):
         return pb.HelloReply(
-            instance=self.instance, protocol=1, name="python", version="1", engines=["python"], level=2,
+            instance=self.instance, protocol=1, name="python", version="1", engines=["python"], level=5,
             config_schema=b'{"type": "object", "additionalProperties": false}',
             messages=[pb.MessageType(kind=ECHO, name="echo", doc="Replies with its payload, the last byte first.")])
 
@@ -303,12 +304,27 @@ class Service:
 
     def GetImage(self, requests, context):
         t = next(requests, pb.GetImageRequest()).target
+        saving = None
         try:
-            self.target(t)
-            raise Refusal("unsupported", "this backend saves no images")
+            d = self.target(t)
+            saving = d.saving(t)
+            context.add_callback(lambda: self.saved(d, saving))
+            with d.changed:
+                d.changed.wait_for(lambda: saving.life or saving.refusal or saving.over)
+            if saving.refusal:
+                raise saving.refusal
+            if saving.life:
+                yield from send(t.entity, saving.life, patiently(requests))
         except Refusal as e:
             abort(context, e, t.epoch)
-        yield  # never reached: it makes this a stream
+        finally:
+            if saving:
+                self.saved(d, saving)
+
+    def saved(self, d, saving):
+        with d.changed:
+            saving.over = True
+            d.changed.notify_all()
 
     def Trace(self, request, context):
         try:

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/sdk/host"
 	"github.com/gpuwm/gpuwm/sdk/plugintest"
 )
@@ -25,7 +24,7 @@ func TestPlugin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	plugintest.TestConfig(t, plugintest.Config{Command: host.Command{Path: path}, Level: core.LevelMessages})
+	plugintest.TestConfig(t, plugintest.Config{Command: host.Command{Path: path}})
 }
 
 // assemble puts the plugin into dir as an executable: its files, the compiled
