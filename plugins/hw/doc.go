@@ -1,5 +1,6 @@
 // Package hw is what the emulated devices share: device memory (Arena,
-// Allocator), registers and the two signal lines (Registers, Line, Ports), a
+// Allocator), registers, the two signal lines and what stands behind a mailbox
+// (Registers, Line, Ports, FIFO), a
 // clock that tests can own (Clock), the dispatch descriptor and the address
 // space table through which work is named in device memory, a trace of decoded
 // firmware messages that can be followed (Trace), and what goes wrong on
