@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -120,7 +121,8 @@ func (in *instance) launch(ctx context.Context, lease time.Duration) error {
 	}
 	began := time.Now()
 	if in.host, in.record, err = in.launcher.Start(ctx, prepared); err != nil {
-		e := &StartError{Path: c.Command.Path, What: "it ended, or printed something else, before the handshake: " + err.Error(), Err: err,
+		why, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "start plugin "+pluginKey+": "), "\n")
+		e := &StartError{Path: c.Command.Path, What: "it ended, or printed something else, before the handshake (" + strings.TrimRight(why, ": ") + ")", Err: err,
 			Hint: "a plugin prints go-plugin's handshake line first, on standard output, and goes on running; --log-level debug shows what it printed"}
 		if time.Since(began) >= c.Start {
 			e.What = fmt.Sprintf("no handshake within %v", c.Start)

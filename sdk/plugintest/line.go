@@ -55,7 +55,7 @@ func (p *probe) open(device string) *line {
 	p.in.sessions[device]++
 	l, err := p.tryOpen(device, p.in.sessions[device], p.in.acked[device], nil)
 	if err != nil {
-		p.failf("session %d of device %s does not open: %v", p.in.sessions[device], device, err)
+		p.failf("session %d of device %s does not open: %v", p.in.sessions[device], device, wire.FromStatus(err))
 	}
 	return l
 }

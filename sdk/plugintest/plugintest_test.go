@@ -24,6 +24,10 @@ func TestMain(m *testing.M) {
 var roles = map[string]func(args []string){
 	"memory": func([]string) { sdk.Serve(&memory.Backend{}) },
 	"proxy":  serveProxy,
+	// What is no plugin.
+	"mute":    func([]string) { select {} },
+	"quits":   func([]string) {},
+	"babbles": func([]string) { _, _ = os.Stdout.WriteString("hello\n"); select {} },
 }
 
 // self is the test binary in a role.

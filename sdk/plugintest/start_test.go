@@ -1,0 +1,79 @@
+package plugintest
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/sdk"
+	"github.com/gpuwm/gpuwm/sdk/host"
+	"github.com/gpuwm/gpuwm/sdk/internal/memory"
+)
+
+// TestWhatCannotBeTested: the kit says why it can't begin, and what to do.
+func TestWhatCannotBeTested(t *testing.T) {
+	t.Parallel()
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name    string
+		command host.Command
+		says    string
+	}{
+		{"not there", host.Command{Path: filepath.Join(t.TempDir(), "nothing")}, "no such file"},
+		{"directory", host.Command{Path: t.TempDir()}, "directory"},
+		{"plain file", host.Command{Path: plain}, "not executable"},
+		{"mute", self(t, "mute"), "no handshake within"},
+		{"quits", self(t, "quits"), "before the handshake"},
+		{"babbles", self(t, "babbles"), "before the handshake"},
+	} {
+		_, err := Run(t.Context(), Config{Command: tc.command, Start: time.Second})
+		var start *StartError
+		if !errors.As(err, &start) || !strings.Contains(start.What, tc.says) {
+			t.Errorf("%s: %v, want a start error that says %q", tc.name, err, tc.says)
+		}
+		if missing := errors.Is(err, core.ErrNotFound); missing != (tc.name == "not there") {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}
+
+// TestWhatDoesNotFit: a level, an engine and a format that are none.
+func TestWhatDoesNotFit(t *testing.T) {
+	t.Parallel()
+	good := func() sdk.Backend { return &memory.Backend{} }
+	if _, err := Run(t.Context(), Config{Backend: good, Level: core.LevelPortable + 1}); !errors.Is(err, core.ErrInvalid) {
+		t.Errorf("level: %v", err)
+	}
+	if _, err := Run(t.Context(), Config{Backend: good, Engine: "other"}); err == nil || !strings.Contains(err.Error(), `"other"`) {
+		t.Errorf("engine: %v", err)
+	}
+	if _, err := kernelFor([]string{"spirv"}); !errors.Is(err, core.ErrUnsupported) || !strings.Contains(err.Error(), Format) {
+		t.Errorf("format: %v", err)
+	}
+}
+
+// TestChecksAreMany: each has a name of its own, a promise and a level.
+func TestChecksAreMany(t *testing.T) {
+	const least = 60
+	names := make(map[string]bool)
+	last := 0
+	for _, c := range all() {
+		switch {
+		case names[c.name], c.doc == "", c.run == nil, strings.ToLower(c.name) != c.name && c.name != "message-of-16MiB-crosses" && c.name != "payload-of-1MiB-crosses":
+			t.Errorf("check %q: twice, or without a promise", c.name)
+		case c.level < max(last, core.LevelJobs), c.level > core.LevelPortable:
+			t.Errorf("check %s has level %d after %d", c.name, c.level, last)
+		}
+		names[c.name], last = true, c.level
+	}
+	if len(names) < least {
+		t.Errorf("%d checks, want %d", len(names), least)
+	}
+}
