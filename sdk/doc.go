@@ -11,6 +11,9 @@
 // (a call that overstays it makes the device report itself as failed), report
 // jobs in the order they complete, and report nothing after Destroy returned.
 //
+// The package's example is a whole backend; `gpuwm plugin new` writes one as a
+// module of its own. What crosses the wire stands in docs/plugin-protocol.md.
+//
 // A plugin outlives its host. It ends by itself when no host was connected for
 // the lease time, one minute unless the host said otherwise. Standard output and
 // error of the process become log lines and never block.
