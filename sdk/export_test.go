@@ -22,6 +22,9 @@ const (
 	LeaveBoundMax = leaveBoundMax
 )
 
+// OneLine makes a text fit a line of trace.
+var OneLine = oneLine
+
 // TestServer is the plugin's side without a process.
 type TestServer struct{ s *server }
 

@@ -54,9 +54,17 @@ func (c *calls) all() []string {
 // before the bubble ends.
 func newRig(t *testing.T) (*rig, func()) {
 	t.Helper()
-	r := &rig{t: t, backend: &memory.Backend{}, fatal: make(chan string, 1)}
-	r.backend.Calls = r.calls.add
-	r.server = sdk.NewTestServer(r.backend, leaseOfTests, func(why string) { r.fatal <- why; select {} })
+	b := &memory.Backend{}
+	r, done := newRigOf(t, b)
+	r.backend, b.Calls = b, r.calls.add
+	return r, done
+}
+
+// newRigOf is newRig for a backend of the test's own.
+func newRigOf(t *testing.T, b sdk.Backend) (*rig, func()) {
+	t.Helper()
+	r := &rig{t: t, fatal: make(chan string, 1)}
+	r.server = sdk.NewTestServer(b, leaseOfTests, func(why string) { r.fatal <- why; select {} })
 	listener := bufconn.Listen(1 << 20)
 	g := grpc.NewServer(grpc.MaxRecvMsgSize(wire.MessageMax))
 	r.server.Register(g)

@@ -52,7 +52,11 @@ func TestMain(m *testing.M) {
 			_, _ = os.Stderr.WriteString("{\"@message\": 1, \"@level\": 7}\n\x1b[31m\x00" + string(bytes.Repeat([]byte("y"), 200_000)) + "\n")
 		}
 		credits, _ := strconv.Atoi(os.Getenv(testCredits))
-		sdk.Serve(&memory.Backend{Credits: uint32(credits)})
+		backend := &memory.Backend{Credits: uint32(credits)}
+		if role == "traced" {
+			backend.TraceLines = traceLinesKept
+		}
+		sdk.Serve(backend)
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)

@@ -22,12 +22,18 @@ func TestMain(m *testing.M) {
 
 // roles are what the test binary can be instead of the tests.
 var roles = map[string]func(args []string){
-	"memory": func([]string) { sdk.Serve(&memory.Backend{}) },
+	"memory": func([]string) { sdk.Serve(good()) },
 	"proxy":  serveProxy,
 	// What is no plugin.
 	"mute":    func([]string) { select {} },
 	"quits":   func([]string) {},
 	"babbles": func([]string) { _, _ = os.Stdout.WriteString("hello\n"); select {} },
+}
+
+// good is a backend that keeps every promise and lacks no capability.
+func good() sdk.Backend {
+	const lines = 64
+	return &memory.Backend{TraceLines: lines}
 }
 
 // self is the test binary in a role.
@@ -43,7 +49,7 @@ func self(t testing.TB, args ...string) host.Command {
 // TestBackendInThisProcess runs the whole kit on a good backend.
 func TestBackendInThisProcess(t *testing.T) {
 	t.Parallel()
-	Test(t, func() sdk.Backend { return &memory.Backend{} })
+	Test(t, good)
 }
 
 // TestBackendInAProcess runs it over the real handshake; nothing is skipped but what

@@ -16,7 +16,6 @@ import (
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/sdk"
-	"github.com/gpuwm/gpuwm/sdk/internal/memory"
 	"github.com/gpuwm/gpuwm/sdk/internal/wire"
 )
 
@@ -90,7 +89,7 @@ type state struct {
 // serveProxy is the life of a proxy process.
 func serveProxy(args []string) {
 	listener := bufconn.Listen(1 << 20)
-	good := sdk.NewInProcess(&memory.Backend{}, os.Getenv(wire.EnvInstance))
+	good := sdk.NewInProcess(good(), os.Getenv(wire.EnvInstance))
 	go func() { _ = good.Server().Serve(listener) }()
 	conn, err := grpc.NewClient("passthrough:good", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(wire.MessageMax), grpc.MaxCallSendMsgSize(2*wire.MessageMax)),

@@ -9,9 +9,7 @@ import (
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
-	"github.com/gpuwm/gpuwm/sdk"
 	"github.com/gpuwm/gpuwm/sdk/host"
-	"github.com/gpuwm/gpuwm/sdk/internal/memory"
 )
 
 // TestWhatCannotBeTested: the kit says why it can't begin, and what to do.
@@ -47,7 +45,6 @@ func TestWhatCannotBeTested(t *testing.T) {
 // TestWhatDoesNotFit: a level, an engine and a format that are none.
 func TestWhatDoesNotFit(t *testing.T) {
 	t.Parallel()
-	good := func() sdk.Backend { return &memory.Backend{} }
 	if _, err := Run(t.Context(), Config{Backend: good, Level: core.LevelPortable + 1}); !errors.Is(err, core.ErrInvalid) {
 		t.Errorf("level: %v", err)
 	}

@@ -60,6 +60,8 @@ type Backend struct {
 	// SuspendTakes is how long Suspend takes, unless its context ends before;
 	// LeaveBound, when set, is what the devices say of it.
 	SuspendTakes, LeaveBound time.Duration
+	// TraceLines, when set, is how many lines of trace the devices keep.
+	TraceLines int
 }
 
 // Describe implements sdk.Backend.
@@ -82,6 +84,10 @@ func (b *Backend) Open(_ context.Context, spec core.DeviceSpec, log hclog.Logger
 	b.Failed = failed
 	log.Info("device opened", "engine", spec.Engine)
 	d := &device{b: b, spec: spec}
+	if b.TraceLines > 0 {
+		d.trace = newTrace(b.TraceLines)
+		return traced{d}, nil
+	}
 	if b.LeaveBound > 0 {
 		return bounded{d}, nil
 	}
@@ -97,6 +103,8 @@ func (b *Backend) called(id core.EntityID, epoch core.Epoch, call string) {
 type device struct {
 	b    *Backend
 	spec core.DeviceSpec
+	// trace is nil when none is kept.
+	trace *trace
 }
 
 // bounded is a device that is an sdk.LeaveBounder.
@@ -124,7 +132,7 @@ func (d *device) LoadKernel(_ context.Context, k core.Kernel) error {
 
 // Create implements sdk.Device.
 func (d *device) Create(_ context.Context, spec *core.EntitySpec, image core.ImageSource, report sdk.Reporter) (sdk.Entity, error) {
-	e := &entity{b: d.b, spec: spec, header: image.Header(), report: report}
+	e := &entity{b: d.b, trace: d.trace, spec: spec, header: image.Header(), report: report}
 	e.mill.e = e
 	for _, s := range e.header.Buffers {
 		e.buffers = append(e.buffers, make([]byte, s.Size))
@@ -148,6 +156,7 @@ func (d *device) Close(context.Context) error {
 
 type entity struct {
 	b       *Backend
+	trace   *trace
 	spec    *core.EntitySpec
 	header  core.ImageHeader
 	buffers [][]byte
@@ -163,6 +172,7 @@ func (e *entity) Run(ctx context.Context, job sdk.Job) error {
 	if e.b.Calls != nil {
 		e.b.Calls(e.spec.ID, job.Epoch, fmt.Sprintf("run %d", id))
 	}
+	e.trace.add("RUN", fmt.Sprintf("job %d %s", id, job.Spec.Entry))
 	if _, ok := job.Spec.Kernels[Format]; ok {
 		return e.mill.run(job)
 	}
