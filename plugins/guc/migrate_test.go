@@ -2,6 +2,7 @@ package guc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"testing"
@@ -44,18 +45,26 @@ func (w *world) move() error {
 		}
 		return pending
 	}
-	owner, err = driver.New(driver.Config{Arena: arena, Ports: ports, Clock: w.clock, Pump: pump, RuntimeIdle: -1,
-		Failed: func(err error) { w.t.Fatal("owner:", err) }})
+	owner, err = driver.New(driver.Config{Arena: arena, Ports: ports, Clock: w.clock, Pump: pump, RuntimeIdle: -1})
 	w.ok(err)
-	w.ok(owner.Start(background))
-	w.ok(owner.Restore(background, saved))
+	if err = owner.Start(background); err == nil {
+		err = owner.Restore(background, saved)
+	}
 	target.Step()
 	w.ok(owner.Close(background))
-	w.ok(driver.CopyMemory(arena, w.arena))
-	old := w.arena
-	w.arena, w.ports, w.firmware = arena, ports, target
-	err = w.driver.Attach(background, arena, ports)
-	w.ok(old.Close())
+	if err != nil {
+		w.ok(arena.Close())
+		return err
+	}
+	w.ok(hw.CopyMemory(arena, w.arena))
+	arena, w.arena, w.ports, ports = w.arena, arena, ports, w.ports
+	target, w.firmware = w.firmware, target
+	if err = w.driver.Attach(background, w.arena, w.ports); errors.Is(err, core.ErrInvalid) {
+		// It was reset meanwhile, and goes on where it was.
+		arena, w.arena, w.ports = w.arena, arena, ports
+		w.firmware = target
+	}
+	w.ok(arena.Close())
 	return err
 }
 

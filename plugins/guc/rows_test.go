@@ -101,7 +101,15 @@ var rows = []row{
 	{name: "crash", failure: "crash dump posted", reaction: "GT reset", plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash", resets: 1, victims: []string{"a"}, run: lateEnable},
 	{name: "exception", failure: "exception", reaction: "GT reset", plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 exception", resets: 1, victims: []string{"a"}, run: lateEnable},
 	{name: "silent-death", failure: "silent firmware death", reaction: "no sign of life in 1 s, two questions unanswered for 1 s each: GT reset",
-		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 mute", resets: 1, victims: []string{"a"}, run: lateEnable},
+		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 mute", resets: 1, victims: []string{"a"}, run: func(s *scene) {
+			s.startLate(long)
+			begun := s.clock.Now()
+			s.until("the reset", func() bool { return s.driver.Resets() > 0 })
+			if took := s.clock.Now() - begun; took > 3500*time.Millisecond {
+				s.t.Errorf("noticed after %s: not by its silence", took)
+			}
+			s.settled()
+		}},
 	{name: "load-failure", failure: "firmware load failure after a reset", reaction: "wedged: the device is given up, the process is replaced",
 		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash; load fail=0x71", resets: 1, failed: true, run: func(s *scene) {
 			s.startLate(long)

@@ -23,6 +23,8 @@ type scripted struct {
 	executed map[core.JobID]uint64
 	// turns holds how often each workgroup of a job was run in an epoch; more than once is a mistake.
 	turns map[turn]uint64
+	// dead: the memory is gone, whatever runs does nothing any more.
+	dead bool
 	// running are the jobs on an engine.
 	running map[core.JobID]int
 }
@@ -88,7 +90,7 @@ type scriptRun struct {
 func (x *scriptRun) step() {
 	at := int64(x.dispatch.First + x.done)
 	switch {
-	case x.ended || at == x.hang:
+	case x.ended || x.engine.dead || at == x.hang:
 		return
 	case at == x.trap:
 		x.end(&core.FaultError{Cause: core.CauseTrap, Detail: fmt.Sprintf("trap in workgroup %d", at)})

@@ -84,6 +84,7 @@ func newWorld(t fatal, tweak func(*driver.Config)) (*world, func()) {
 
 // end gives the memory back.
 func (w *world) end() {
+	w.engine.dead = true
 	w.driver.Close(context.Background())
 	w.arena.Close()
 }

@@ -44,3 +44,9 @@ func (d *Driver) Awaited() (awaited, leaked int) {
 	}
 	return d.awaited, leaked
 }
+
+// Up reports whether the device takes work, or will with the next message. For
+// tests and simulations, on the goroutine that calls Step.
+func (d *Driver) Up() bool {
+	return d.failure == nil && (d.phase == phaseUp || d.phase == phaseHot || d.phase == phaseWaking || d.phase == phaseLoading)
+}

@@ -314,25 +314,3 @@ func (q *queue) rebase() {
 	}
 	q.tail = tail
 }
-
-// CopyMemory copies device memory to a device of the same size, the registers excepted.
-// What reads as zero is not written.
-func CopyMemory(to, from *hw.Arena) error {
-	if to.Size() != from.Size() {
-		return fmt.Errorf("copy %d bytes of device memory to %d: %w", from.Size(), to.Size(), core.ErrInvalid)
-	}
-	for at := uint64(hw.MemoryBase); at < from.Size(); at += hw.PageSize {
-		source, err := from.Bytes(at, hw.PageSize)
-		if err != nil {
-			return err
-		}
-		target, err := to.Bytes(at, hw.PageSize)
-		if err != nil {
-			return err
-		}
-		if string(source) != string(target) {
-			copy(target, source)
-		}
-	}
-	return nil
-}
