@@ -21,11 +21,8 @@ type picture struct {
 	header  core.ImageHeader
 	buffers [][]byte
 	faults  map[string]string
-	// windows are the counts of names, zeroes how many chunks were named zero, sent
-	// how many came with their bytes.
-	windows []int
-	zeroes  int
-	sent    int
+	// sent is how many chunks came with their bytes.
+	sent int
 }
 
 // What is looked at in an image.
@@ -190,16 +187,13 @@ func (i *picture) window(stream apiv1.Backend_GetImageClient, m *apiv1.GetImageR
 		i.fault(aboutNames, "a window of %d bytes does not decode to 1 to %d names: %v", len(m.GetNames().GetRefs()), wire.WindowChunks, err)
 		return false
 	}
-	i.windows = append(i.windows, len(names))
 	wanted := make([]byte, len(names))
 	for n, name := range names {
 		if err := order.Next(name); err != nil {
 			i.fault(aboutOrder, "%v", err)
 			return false
 		}
-		if name.Zero {
-			i.zeroes++
-		} else if want == nil || want(*count+n) {
+		if !name.Zero && (want == nil || want(*count+n)) {
 			wanted[n] = 1
 		}
 	}

@@ -28,6 +28,8 @@ const (
 	aProcess need = 1 << iota
 	// anInstance: one of its own, which the check may spoil.
 	anInstance
+	// muchData: time to move more data than all other checks together.
+	muchData
 )
 
 // all are the checks of every level, lowest first.

@@ -2,9 +2,12 @@ package plugintest
 
 import (
 	"context"
+	"strings"
+	"time"
 
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/sdk/internal/wire"
 )
 
 var createChecks = []check{
@@ -34,6 +37,12 @@ var createChecks = []check{
 		doc: "after a refused create the entity can be created in its next epoch"},
 	{name: "upload-does-not-delay-control", level: core.LevelJobs, run: uploadAside,
 		doc: "while an upload stalls, commands of other entities are carried out"},
+	{name: "kernel-upload-does-not-delay-control", level: core.LevelJobs, run: kernelAside,
+		doc: "while the upload of a kernel stalls, commands are carried out"},
+	{name: "specification-is-taken", level: core.LevelJobs, run: specificationTaken,
+		doc: "every mode, policy and priority of an entity is taken, names of 1024 bytes, and a job's timeout, dependencies and flush"},
+	{name: "too-much-memory-is-refused", level: core.LevelJobs, run: tooMuchMemory,
+		doc: "an entity with larger buffers than the device declares is refused, without waiting for its image"},
 	{name: "commands-wait-for-create", level: core.LevelJobs, run: commandsWait,
 		doc: "commands that follow a create at once are carried out after it"},
 }
@@ -229,4 +238,66 @@ func commandsWait(p *probe) {
 	if own := e.own(); own[0].Kind != core.EventApplied {
 		p.failf("before the answer to create came %s", tell(&own[0]))
 	}
+}
+
+func kernelAside(p *probe) {
+	l := p.open(deviceName)
+	e := p.entity(l, 8)
+	p.load(l)
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
+	stream, err := p.in.client.PutKernel(ctx)
+	if err != nil {
+		p.failf("PutKernel: %v", err)
+	}
+	code := make([]byte, 64)
+	h := p.kernelHeader(l, core.Kernel{Format: p.kit.kernel.Format, Code: code, Digest: core.DigestOf(code)})
+	_ = stream.Send(&apiv1.PutKernelRequest{Header: h, Code: code[:1]})
+	e.completed(e.run(8, 1))
+}
+
+// specificationTaken creates entities of every kind.
+func specificationTaken(p *probe) {
+	l := p.open(deviceName)
+	long := strings.Repeat("\u00e9", wire.NameMax/2)
+	for _, mode := range []core.Mode{core.ModeCompute, core.ModeLongRunning} {
+		for _, priority := range []core.Priority{core.PriorityLow, core.PriorityNormal, core.PriorityHigh} {
+			e, from := empty(p, l, 8)
+			e.spec.Mode, e.spec.OnFailure = mode, core.OnFailureContinue
+			e.spec.Properties = core.Properties{Priority: priority, Checkpoint: time.Hour}
+			e.spec.Name, e.spec.Identity = long, core.DigestOf([]byte(long))
+			e.create(from)
+			c := e.mix(8, 1)
+			c.JobSpec.Name, c.JobSpec.Timeout, c.JobSpec.Flush, c.JobSpec.After = long, time.Hour, true, []core.JobID{1, 1 << 60}
+			l.send(c)
+			e.completed(c.Job)
+			e.destroy()
+		}
+	}
+}
+
+// tooMuchMemory leaves the image unsent: nobody shall wait for it.
+func tooMuchMemory(p *probe) {
+	most := p.kit.device.MemoryMax
+	if most == 0 || most >= wire.BufferMax {
+		p.skipf("the device declares no bound of memory")
+	}
+	l := p.open(deviceName)
+	e := p.life(l, p.spec(core.BufferSpec{Name: "huge", Size: most + 1}), 1, 0)
+	c := e.createCommand()
+	l.send(c)
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
+	stream, err := p.in.client.PutImage(ctx)
+	if err != nil {
+		p.failf("PutImage: %v", err)
+	}
+	header, err := wire.FromImageHeader(e.fresh(nil).header)
+	if err != nil {
+		panic(err) // a slip of the kit
+	}
+	_ = stream.Send(&apiv1.PutImageRequest{Header: header, Target: &apiv1.ImageTarget{
+		Device: l.device, Session: uint64(l.number), Entity: uint64(e.id), Epoch: uint64(e.epoch),
+	}})
+	e.refused("a create with more memory than the device has", c.Seq)
 }

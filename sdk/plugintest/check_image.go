@@ -38,6 +38,8 @@ var imageChecks = []check{
 		doc: "an image of a suspended entity can be taken again, and is the same"},
 	{name: "image-broken-off-by-the-host", level: core.LevelImages, run: imageBrokenOff,
 		doc: "a host that breaks off an image leaves the entity as it was"},
+	{name: "image-does-not-delay-control", level: core.LevelImages, run: imageAside,
+		doc: "while an image stalls, commands of other entities are carried out"},
 	{name: "image-with-a-wrong-answer", level: core.LevelImages, run: imageWrongAnswer,
 		doc: "an answer for another number of chunks ends the image with an error"},
 	{name: "image-restores", level: core.LevelImages, run: imageRestores,
@@ -138,6 +140,9 @@ func imageAbout(about ...string) func(*probe) {
 			p.failf("GetImage: %v", err)
 		}
 		for _, what := range about {
+			if what != aboutEnd && i.faults[aboutEnd] != "" {
+				p.skipf("the image does not come to its end: %s", i.faults[aboutEnd])
+			}
 			if fault := i.faults[what]; fault != "" {
 				p.failf("%s", fault)
 			}
@@ -230,6 +235,21 @@ func (e *life) smallImage() picture {
 		e.p.failf("GetImage: %v", err)
 	}
 	return i
+}
+
+func imageAside(p *probe) {
+	l := p.open(deviceName)
+	e, _ := large(p, l)
+	other := p.entity(l, 8)
+	e.suspend()
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
+	begun(ctx, e)
+	other.completed(other.run(8, 1))
+	other.suspend()
+	other.image()
+	cancel()
+	e.resume()
 }
 
 func imageWrongAnswer(p *probe) {

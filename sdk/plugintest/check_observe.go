@@ -28,6 +28,8 @@ var observeChecks = []check{
 		doc: "Trace after a number has only later lines"},
 	{name: "trace-follows", level: core.LevelJobs, run: traceFollows,
 		doc: "with follow, lines come as they are made"},
+	{name: "trace-needs-no-session", level: core.LevelJobs, run: traceAlone,
+		doc: "Trace answers without a session of its device, and ends none"},
 	{name: "trace-needs-an-open-device", level: core.LevelJobs, run: traceUnknown,
 		doc: "Trace of a device that is not open is refused as not found"},
 }
@@ -197,6 +199,16 @@ func traceFollows(p *probe) {
 	if n := m.GetLines()[0].GetNumber(); n <= last {
 		p.failf("after line %d was asked for, line %d came", last, n)
 	}
+}
+
+func traceAlone(p *probe) {
+	l := bringUp(p)
+	l.close()
+	traced(p, 0)
+	l = p.open(deviceName)
+	traced(p, 0)
+	e := p.entity(l, 8)
+	e.completed(e.run(8, 1))
 }
 
 func traceUnknown(p *probe) {

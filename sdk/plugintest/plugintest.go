@@ -35,8 +35,8 @@ type Config struct {
 	Start time.Duration
 	// Env are names of environment variables that the plugin inherits besides the usual.
 	Env []string
-	// without leaves out checks that need one of these.
-	without need
+	// only chooses among the checks; all when nil.
+	only func(check) bool
 }
 
 const (
@@ -188,7 +188,7 @@ func (k *kit) meet(ctx context.Context) error {
 func (k *kit) checks() []check {
 	var list []check
 	for _, c := range all() {
-		if c.level <= k.config.Level && c.need&k.config.without == 0 {
+		if c.level <= k.config.Level && (k.config.only == nil || k.config.only(c)) {
 			list = append(list, c)
 		}
 	}

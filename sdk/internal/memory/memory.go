@@ -46,6 +46,9 @@ const Reverse = core.MessageBackend + 1
 
 const name = "memory"
 
+// memoryMax bounds the bytes of an entity's buffers.
+const memoryMax = 1 << 30
+
 // BadKernel is code that LoadKernel refuses.
 const BadKernel = "bad"
 
@@ -118,7 +121,7 @@ func (d *device) Describe() core.DeviceDescription {
 	return core.DeviceDescription{
 		Name: d.spec.Name, Engine: d.spec.Engine, Granularity: core.GranularityWorkgroup,
 		Formats: []string{Format, core.FormatWasm}, Credits: max(d.b.Credits, 256), EntitiesMax: 1024,
-		MemoryMax: 1 << 30, SavesImages: true,
+		MemoryMax: memoryMax, SavesImages: true,
 	}
 }
 
@@ -134,6 +137,13 @@ func (d *device) LoadKernel(_ context.Context, k core.Kernel) error {
 func (d *device) Create(_ context.Context, spec *core.EntitySpec, image core.ImageSource, report sdk.Reporter) (sdk.Entity, error) {
 	e := &entity{b: d.b, trace: d.trace, spec: spec, header: image.Header(), report: report}
 	e.mill.e = e
+	var sum uint64
+	for _, s := range spec.Buffers {
+		sum += s.Size
+	}
+	if sum > memoryMax {
+		return nil, fmt.Errorf("buffers of %d bytes: %w", sum, core.ErrFull)
+	}
 	for _, s := range e.header.Buffers {
 		e.buffers = append(e.buffers, make([]byte, s.Size))
 	}
