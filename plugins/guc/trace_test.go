@@ -1,0 +1,45 @@
+package guc
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// lifeGolden is what passes between driver and firmware.
+const lifeGolden = "testdata/life.txt"
+
+// TestLifeOfAJob is the life of a job on the wire, with the driver's own messages: two jobs of an
+// entity, a suspend in the middle of the second one, a resume, the end. -rewrite writes it.
+func TestLifeOfAJob(t *testing.T) {
+	w := testWorld(t, nil)
+	a := w.create("a", nil)
+	first := w.trace.Last(1)[0].Seq
+	w.ok(a.Run(background, w.job(1, 2, "workgroup=1ms")))
+	w.run(20 * time.Millisecond)
+	for _, line := range w.trace.Since(first, 1<<12) { // The device was asleep: its wake is not part of it.
+		if strings.Contains(line.Text, "REGISTER_CONTEXT") {
+			first = line.Seq - 1
+			break
+		}
+	}
+	w.ok(a.Run(background, w.job(2, 20, "workgroup=1ms")))
+	w.run(8 * time.Millisecond)
+	w.ok(a.Suspend(background))
+	w.ok(a.Resume(background))
+	w.run(20 * time.Millisecond)
+	w.ok(a.Destroy(background))
+	var b strings.Builder
+	for _, line := range w.trace.Since(first, 1<<12) {
+		fmt.Fprintf(&b, "%-4s %s\n", line.Kind, line.Text)
+	}
+	if *rewrite {
+		w.ok(os.WriteFile(lifeGolden, []byte(b.String()), 0o644))
+	}
+	want, err := os.ReadFile(lifeGolden)
+	if err != nil || string(want) != b.String() {
+		t.Errorf("%s is old (go test ./plugins/guc -run TestLifeOfAJob -rewrite): %v, now\n%s", lifeGolden, err, b.String())
+	}
+}
