@@ -51,6 +51,8 @@ var deathChecks = []check{
 	}), doc: "a plugin that is killed while it destroys: a new instance continues the job from its image"},
 	{name: "new-instance-begins-anew", level: core.LevelRecovery, need: aProcess | anInstance, run: newInstance,
 		doc: "a new instance has another name, holds nothing, takes session 1, and numbers events from 1"},
+	{name: "usage-outlives-the-process", level: core.LevelRecovery, need: aProcess | anInstance, run: usageOutlives,
+		doc: "a usage file, where one is kept, has every executed workgroup, also after SIGKILL"},
 	{name: "process-outlives-its-host", level: core.LevelRecovery, need: aProcess | anInstance, run: outlivesHost,
 		doc: "a process whose host is gone, with its end of the standard streams, goes on and is adopted"},
 	{name: "lease-holds-while-connected", level: core.LevelRecovery, need: aProcess | anInstance, run: leaseHolds,
@@ -235,6 +237,31 @@ func newInstance(p *probe) {
 	e.completed(e.run(8, 1))
 	if b := l.history()[0]; b.Seq != 1 {
 		p.failf("the first event of the new instance is %s", tell(&b))
+	}
+}
+
+// usageOutlives compares the file with an image, which says how much was executed.
+func usageOutlives(p *probe) {
+	c := p.catch(p.open(deviceName))
+	old := p.in
+	key := core.UsageKey{Job: c.run.Job, Epoch: c.epoch}
+	count := func() (uint64, int) {
+		counts, err := old.launcher.Usage(old.record)
+		if err != nil {
+			p.failf("the usage file: %v", err)
+		}
+		return counts[key], len(counts)
+	}
+	got, all := count()
+	if all == 0 {
+		p.skipf("the plugin keeps no usage file")
+	}
+	if got != c.executed {
+		p.failf("the usage file has %d workgroups of a suspended job, its image says %d", got, c.executed)
+	}
+	p.killed()
+	if after, _ := count(); after != got {
+		p.failf("the usage file had %d workgroups, and after SIGKILL it has %d", got, after)
 	}
 }
 

@@ -34,6 +34,8 @@ type lie struct {
 	// the image.
 	image       func(data int, m *apiv1.GetImageReply) bool
 	ignoresAcks bool
+	// foreign is told of the entities whose image is another backend's.
+	foreign func(s *state, entity core.EntityID)
 }
 
 func keyOf(e *core.BackendEvent) entityKey { return entityKey{e.Entity, e.Epoch} }
@@ -236,6 +238,15 @@ var lies = map[string]lie{
 		}},
 	"suspend-costs-nothing": {caught: "suspend-reports-its-cost", event: changedEvent(
 		func(e *core.BackendEvent) bool { return e.Kind == core.EventMessageDone }, func(e *core.BackendEvent) { e.Cost = 0 })},
+	"skips-a-workgroup": {caught: "results-are-in-order",
+		command: func(s *state, c core.Command) []core.Command {
+			if c.Kind == core.CommandRun {
+				if s.count[entityKey{c.Entity, c.Epoch}]++; s.count[entityKey{c.Entity, c.Epoch}] == nth {
+					c.First++
+				}
+			}
+			return []core.Command{c}
+		}},
 	"image-with-a-flipped-bit": {caught: "image-bytes-match-their-digests", image: func(data int, m *apiv1.GetImageReply) bool {
 		if data == lateData && len(m.GetData()) > 0 {
 			m.Data[len(m.Data)/2] ^= 1
@@ -283,5 +294,17 @@ var lies = map[string]lie{
 			r.kept = slices.DeleteFunc(r.kept, func(k relayed) bool { return k.sent })
 		}},
 	"ignores-acknowledgements": {caught: "acknowledged-events-do-not-come-again", also: []string{"opening-without-a-number"}, ignoresAcks: true},
-	"forgets-entities":         {caught: "holds-entities", opened: func(m *apiv1.DeviceOpened) { m.Held = nil }},
+	"begins-foreign-jobs-anew": {caught: "foreign-image-continues",
+		also: []string{
+			"foreign-image-at-every-cursor", "foreign-image-with-several-jobs", "foreign-private-part-is-ignored", "large-private-part-crosses",
+			"own-image-under-another-name", "image-moves-back-and-forth",
+		},
+		foreign: func(s *state, entity core.EntityID) { s.mute[entity] = true },
+		command: func(s *state, c core.Command) []core.Command {
+			if c.Kind == core.CommandRun && s.mute[c.Entity] {
+				c.First = 0
+			}
+			return []core.Command{c}
+		}},
+	"forgets-entities": {caught: "holds-entities", opened: func(m *apiv1.DeviceOpened) { m.Held = nil }},
 }

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
+	"github.com/gpuwm/gpuwm/core"
 )
 
 // Hello forwards.
@@ -52,7 +53,7 @@ func (p *proxy) PutKernel(stream apiv1.Backend_PutKernelServer) error {
 	if err != nil {
 		return err
 	}
-	return upload(stream, up)
+	return upload(stream, up, nil)
 }
 
 // PutImage forwards.
@@ -61,15 +62,26 @@ func (p *proxy) PutImage(stream apiv1.Backend_PutImageServer) error {
 	if err != nil {
 		return err
 	}
-	return upload(stream, up)
+	return upload(stream, up, func(m *apiv1.PutImageRequest) {
+		if t := m.GetTarget(); t != nil && p.lie.foreign != nil && m.GetHeader().GetBackend() == foreignName {
+			r := p.relay(t.GetDevice())
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			p.lie.foreign(&r.state, core.EntityID(t.GetEntity()))
+		}
+	})
 }
 
-// upload forwards a stream of messages and the answer. The answer may come early.
-func upload[Req, Reply any](stream grpc.ClientStreamingServer[Req, Reply], up grpc.ClientStreamingClient[Req, Reply]) error {
+// upload forwards a stream of messages, which see may look at, and the answer. The
+// answer may come early.
+func upload[Req, Reply any](stream grpc.ClientStreamingServer[Req, Reply], up grpc.ClientStreamingClient[Req, Reply], see func(*Req)) error {
 	for {
 		m, err := stream.Recv()
 		if err != nil {
 			break
+		}
+		if see != nil {
+			see(m)
 		}
 		if up.Send(m) != nil {
 			break
