@@ -28,6 +28,8 @@ type row struct {
 	// resets counts the GT resets, failed says that the device is given up.
 	resets int
 	failed bool
+	// reason is part of what the last GT reset was for.
+	reason string
 	// guilty and victims name the entities that are lost.
 	guilty, victims []string
 	// warned is said in the log.
@@ -145,6 +147,9 @@ func (r row) test(t *testing.T, set func(*fw.Config)) {
 	}
 	if w.driver.Resets() != r.resets || (len(w.failed) > 0) != r.failed {
 		w.law.broken("%d GT resets, want %d; failed %v", w.driver.Resets(), r.resets, w.failed)
+	}
+	if last := w.driver.LastReset(); r.reason != "" && (last == nil || !strings.Contains(last.Error(), r.reason)) {
+		t.Errorf("reset for %v, want %q", last, r.reason)
 	}
 	if r.warned != "" && !slices.Contains(log.lines, r.warned) {
 		t.Errorf("%q is not in the log: %q", r.warned, log.lines)

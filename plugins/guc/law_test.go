@@ -129,7 +129,7 @@ func (l *law) quiet() {
 	l.w.t.Helper()
 	free, lent, all := l.w.driver.Credits()
 	awaited, leaked := l.w.driver.Awaited()
-	if awaited != 0 || free+lent+3*uint32(leaked) != all {
+	if awaited != 0 || free+lent+3*leaked != all {
 		l.broken("not quiet: %d answers awaited, credit %d free, %d lent, %d contexts leaked, of %d", awaited, free, lent, leaked, all)
 	}
 	for job, n := range l.w.engine.running {

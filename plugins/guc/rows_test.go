@@ -13,10 +13,10 @@ import (
 
 // rows are the rows of section 5 of the reference that are marked yes.
 var rows = []row{
-	{name: "enable-unanswered", failure: "MODE_DONE lost, of an enable", reaction: "after 5 s GT reset; the context's begun job is a victim, what was not begun goes on",
+	{name: "enable-unanswered", reason: "no answer in state enabling", failure: "MODE_DONE lost, of an enable", reaction: "after 5 s GT reset; the context's begun job is a victim, what was not begun goes on",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 drop", resets: 1, victims: []string{"a"},
 		run: func(s *scene) { s.start(long); s.settled() }},
-	{name: "suspend-unanswered", failure: "MODE_DONE lost, of a suspend", reaction: "after 5 s GT reset; the suspend ends with the loss of the victim, or is granted if its job was not begun",
+	{name: "suspend-unanswered", reason: "no answer in state suspending", failure: "MODE_DONE lost, of a suspend", reaction: "after 5 s GT reset; the suspend ends with the loss of the victim, or is granted if its job was not begun",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 nth=2 drop", resets: 1, victims: []string{"a"},
 		run: func(s *scene) {
 			s.start(long)
@@ -25,10 +25,10 @@ var rows = []row{
 			}
 			s.settled()
 		}},
-	{name: "cancel-unanswered", failure: "MODE_DONE lost, of a cancel", reaction: "as of a suspend",
+	{name: "cancel-unanswered", reason: "no answer in state disabling", failure: "MODE_DONE lost, of a cancel", reaction: "as of a suspend",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 nth=2 drop", resets: 1, victims: []string{"a"},
 		run: func(s *scene) { s.start(long); s.ok(s.a.Cancel(background, 1)); s.settled() }},
-	{name: "destroy-unanswered", failure: "MODE_DONE lost, of a destroy", reaction: "after 5 s GT reset; the context is freed in it",
+	{name: "destroy-unanswered", reason: "no answer in state destroying", failure: "MODE_DONE lost, of a destroy", reaction: "after 5 s GT reset; the context is freed in it",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 nth=2 drop", resets: 1,
 		run: func(s *scene) { s.start(long); s.ok(s.a.Destroy(background)); s.settled() }},
 	{name: "deregistration-unanswered", failure: "DEREGISTER_DONE lost", reaction: "nothing waits beyond 5 s; id, memory and credit stay taken until the next GT reset scrubs them",
@@ -36,28 +36,28 @@ var rows = []row{
 		run: deregistrationUnanswered},
 	{name: "submission-lost", failure: "SCHED_CONTEXT lost", reaction: "told again after 5 s, at most three times while no engine executes",
 		plan: "h2g/SCHED_CONTEXT id=0 drop", run: secondJob},
-	{name: "submissions-lost", failure: "SCHED_CONTEXT lost again and again", reaction: "after the third time GT reset; the job was not begun and goes on",
+	{name: "submissions-lost", reason: "does not execute", failure: "SCHED_CONTEXT lost again and again", reaction: "after the third time GT reset; the job was not begun and goes on",
 		plan: "h2g/SCHED_CONTEXT times=4 drop", resets: 1, run: secondJob},
 	{name: "interrupts-lost", failure: "user interrupts lost", reaction: "the driver's own look every 50 ms finds seqno and messages", plan: "irq times=always drop"},
 	{name: "requests-not-taken", failure: "H2G not consumed", reaction: "no answer in 5 s, or no sign of life in 1 s and then two questions unanswered: GT reset",
 		plan: "h2g/SCHED_CONTEXT_MODE_SET nth=2 deaf", resets: 1, victims: []string{"a"}, run: func(s *scene) { s.start(long); s.settled() }},
-	{name: "request-ring-full", failure: "H2G ring full", reaction: "no forward progress in 1 s: GT reset",
+	{name: "request-ring-full", reason: "no forward progress", failure: "H2G ring full", reaction: "no forward progress in 1 s: GT reset",
 		plan: "h2g/UPDATE_CONTEXT_POLICIES id=0 nth=2 deaf", resets: 1, victims: []string{"a"}, run: ringFull},
-	{name: "credits-exhausted", failure: "G2H credits exhausted", reaction: "no forward progress in 1 s: GT reset",
+	{name: "credits-exhausted", reason: "no forward progress", failure: "G2H credits exhausted", reaction: "no forward progress in 1 s: GT reset",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE times=always delay=4s", resets: 1, large: true, config: func(s *setup) {
 			s.arena = 8 << 30
 			s.driver = func(c *driver.Config) { c.EntitiesMax, c.Credits = 5000, 1 }
 		}, run: creditsExhausted},
-	{name: "answer-ring-status", failure: "G2H descriptor STATUS set", reaction: "at the next read GT reset",
+	{name: "answer-ring-status", reason: "ctb status", failure: "G2H descriptor STATUS set", reaction: "at the next read GT reset",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 status=2", resets: 1, victims: []string{"a"}, run: lateEnable},
 	{name: "request-ring-status", failure: "H2G descriptor STATUS set", reaction: "at the next write, or without an answer: GT reset",
 		plan: "h2g/SCHED_CONTEXT_MODE_SET nth=2 status=1", resets: 1, victims: []string{"a"}, run: func(s *scene) { s.start(long); s.settled() }},
-	{name: "pointer-out-of-range", failure: "ring pointer out of range", reaction: "STATUS is set, GT reset", resets: 1, victims: []string{"a"}, run: pointerOutOfRange},
-	{name: "truncated", failure: "truncated message", reaction: "STATUS is set, GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 truncate", resets: 1, victims: []string{"a"}, run: lateEnable},
-	{name: "wrong-header", failure: "reserved bits in a header", reaction: "STATUS is set, GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 header", resets: 1, victims: []string{"a"}, run: lateEnable},
-	{name: "wrong-origin", failure: "wrong origin", reaction: "GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 origin", resets: 1, victims: []string{"a"}, run: lateEnable},
-	{name: "unknown-type", failure: "unknown message type", reaction: "GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 type=4", resets: 1, victims: []string{"a"}, run: lateEnable},
-	{name: "busy-over-ct", failure: "BUSY over the CT", reaction: "GT reset: neither driver takes it", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 type=3", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "pointer-out-of-range", reason: "ctb tail", failure: "ring pointer out of range", reaction: "STATUS is set, GT reset", resets: 1, victims: []string{"a"}, run: pointerOutOfRange},
+	{name: "truncated", reason: "ctb", failure: "truncated message", reaction: "STATUS is set, GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 truncate", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "wrong-header", reason: "ct", failure: "reserved bits in a header", reaction: "STATUS is set, GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 header", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "wrong-origin", reason: "origin is not the firmware", failure: "wrong origin", reaction: "GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 origin", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "unknown-type", reason: "is not taken", failure: "unknown message type", reaction: "GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 type=4", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "busy-over-ct", reason: "is not taken", failure: "BUSY over the CT", reaction: "GT reset: neither driver takes it", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 type=3", resets: 1, victims: []string{"a"}, run: lateEnable},
 	{name: "event-length", failure: "event of a wrong length", reaction: "logged and dropped", plan: "g2h/STATE_CAPTURE_NOTIFICATION length", warned: "firmware event malformed",
 		guilty: []string{"a"}, run: hangWithWaiter},
 	{name: "event-of-nobody", failure: "event with an unknown guc_id", reaction: "logged and dropped; the fault stands in the descriptor too and is found there",
@@ -66,7 +66,7 @@ var rows = []row{
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 state", resets: 1, victims: []string{"a"}, warned: "illegal context event", run: func(s *scene) { s.start(long); s.settled() }},
 	{name: "unknown-event", failure: "unknown event", reaction: "logged and dropped", plan: "g2h/STATE_CAPTURE_NOTIFICATION action=0x1fff", warned: "unknown firmware event",
 		guilty: []string{"a"}, run: hangWithWaiter},
-	{name: "fast-request-refused", failure: "FAILURE for a FAST_REQUEST", reaction: "GT reset, the log names the request",
+	{name: "fast-request-refused", reason: "was answered", failure: "FAILURE for a FAST_REQUEST", reaction: "GT reset, the log names the request",
 		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 fail=0x100", resets: 1, victims: []string{"a"}, run: lateEnable},
 	{name: "request-refused", failure: "FAILURE for a REQUEST", reaction: "logged; a setting is done without", plan: "h2g/UPDATE_SCHEDULING_POLICIES_KLV fail=0x30", warned: "firmware setting refused"},
 	{name: "request-retried", failure: "RETRY for a REQUEST", reaction: "sent again after 5 ms × n, at most 50 times", plan: "h2g/UPDATE_SCHEDULING_POLICIES_KLV times=50 retry"},
@@ -74,7 +74,7 @@ var rows = []row{
 	{name: "request-unanswered", failure: "no reply to a REQUEST", reaction: "given up after 1 s, the channel stays up", plan: "h2g/UPDATE_SCHEDULING_POLICIES_KLV drop", warned: "firmware setting refused"},
 	{name: "late-reply", failure: "late reply after the timeout", reaction: "logged, the credit is taken back", plan: "g2h/SUCCESS delay=3s", warned: "reply without request",
 		run: func(s *scene) { s.start(4000); s.settled() }},
-	{name: "duplicate-answer", failure: "duplicate MODE_DONE", reaction: "logged, more credit comes back than was taken: GT reset",
+	{name: "duplicate-answer", reason: "credit returned", failure: "duplicate MODE_DONE", reaction: "logged, more credit comes back than was taken: GT reset",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 duplicate", resets: 1, warned: "gt reset", victims: []string{"a"},
 		run: func(s *scene) { s.start(long); s.settled() }},
 	{name: "hang-with-waiter", failure: "context hang, somebody waits", reaction: "the firmware's preemption timeout; the context's entity is guilty", guilty: []string{"a"}, run: hangWithWaiter},
@@ -84,7 +84,7 @@ var rows = []row{
 			s.ok(s.a.Run(background, s.job(1, 50, "workgroup=1ms hang=3")))
 			s.settled()
 		}},
-	{name: "will-not-preempt", failure: "will not preempt, engine resets off", reaction: "no MODE_DONE in 5 s, and a firmware that lives: guilty, GT reset",
+	{name: "will-not-preempt", reason: "no answer in state suspending", failure: "will not preempt, engine resets off", reaction: "no MODE_DONE in 5 s, and a firmware that lives: guilty, GT reset",
 		plan: "batch id=0 hang", config: func(s *setup) { s.driver = func(c *driver.Config) { c.NoEngineResets = true } },
 		resets: 1, guilty: []string{"a"}, run: func(s *scene) {
 			s.start(short)
@@ -96,11 +96,11 @@ var rows = []row{
 	{name: "memory-error", failure: "CAT error, known context", reaction: "guilty", plan: "batch id=0 cat", guilty: []string{"a"}},
 	{name: "memory-error-of-nobody", failure: "CAT error, unknown context", reaction: "logged", plan: "batch id=0 cat-unknown", warned: "memory error without context"},
 	{name: "trap", failure: "fault of a kernel", reaction: "guilty, with the descriptor's cause", plan: "batch id=0 trap", guilty: []string{"a"}},
-	{name: "engine-not-reset", failure: "engine reset failure", reaction: "the hung context is guilty, GT reset",
+	{name: "engine-not-reset", reason: "could not be reset", failure: "engine reset failure", reaction: "the hung context is guilty, GT reset",
 		plan: "engine-reset id=0 fail", resets: 1, guilty: []string{"a"}, run: hangWithWaiter},
-	{name: "crash", failure: "crash dump posted", reaction: "GT reset", plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash", resets: 1, victims: []string{"a"}, run: lateEnable},
-	{name: "exception", failure: "exception", reaction: "GT reset", plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 exception", resets: 1, victims: []string{"a"}, run: lateEnable},
-	{name: "silent-death", failure: "silent firmware death", reaction: "no sign of life in 1 s, two questions unanswered for 1 s each: GT reset",
+	{name: "crash", reason: "CRASH", failure: "crash dump posted", reaction: "GT reset", plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "exception", reason: "EXCEPTION", failure: "exception", reaction: "GT reset", plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 exception", resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "silent-death", reason: "firmware is silent", failure: "silent firmware death", reaction: "no sign of life in 1 s, two questions unanswered for 1 s each: GT reset",
 		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 mute", resets: 1, victims: []string{"a"}, run: func(s *scene) {
 			s.startLate(long)
 			begun := s.clock.Now()

@@ -50,6 +50,10 @@ func (d *Driver) stopped() bool { return d.failure != nil || d.phase != phaseUp 
 // Resets returns how many GT resets there were. For tests, on the goroutine that calls Step.
 func (d *Driver) Resets() int { return d.resets.total }
 
+// LastReset returns what the last GT reset was for; nil when there was none. For
+// tests, on the goroutine that calls Step.
+func (d *Driver) LastReset() error { return d.resets.reason }
+
 // reset is the answer to everything that a new firmware helps against: the transport is
 // stopped, the hardware reset and the firmware loaded, and what was not begun goes
 // on. Who had begun and not ended is a victim, unless there is evidence against

@@ -54,8 +54,9 @@ type transport struct {
 	retrying int
 	// open says that messages are sent and taken.
 	open bool
-	// lent is the credit of requests that were given up without a reply: a late one returns it.
-	lent uint32
+	// lent is the credit of requests that were given up without a reply: a late one returns
+	// it. Below zero it came back with a reply that belongs to none.
+	lent int
 }
 
 // outgoing is one message on its way.
@@ -152,11 +153,11 @@ var errStopped = errors.New("channel stopped")
 // Credits returns the G2H credit in dwords: what is free, what was lent to requests that
 // were given up without a reply, and all of it. For tests and simulations, on
 // the goroutine that calls Step.
-func (d *Driver) Credits() (free, lent, all uint32) {
+func (d *Driver) Credits() (free, lent, all int) {
 	if d.ct == nil {
 		return g2hCredits, 0, g2hCredits
 	}
-	return d.ct.space, d.ct.lent, g2hCredits
+	return int(d.ct.space), d.ct.lent, g2hCredits
 }
 
 // sendEvent queues a message that nobody answers, whatever becomes of it.
@@ -336,7 +337,7 @@ func (d *Driver) takeReply(fence abi.Fence, packet abi.Packet, hxg []uint32, mal
 	}
 	t := d.ct.tracked[fence]
 	if t == nil {
-		d.ct.lent -= min(d.ct.lent, creditReply)
+		d.ct.lent -= creditReply
 		d.log.Warn("reply without request", "fence", uint16(fence))
 		return
 	}
