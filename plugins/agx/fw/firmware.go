@@ -1,0 +1,333 @@
+package fw
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gpuwm/gpuwm/plugins/agx/abi"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+)
+
+// ErrRunning is returned when an execution is still on an engine: its kernel
+// may go on writing to memory, so the arena must not be unmapped.
+var ErrRunning = errors.New("an execution did not end")
+
+// Firmware is one emulated AGX coprocessor with its GPU. All methods but Wake
+// and those documented otherwise belong to the goroutine that calls Step.
+type Firmware struct {
+	cfg   Config
+	abi   *abi.ABI
+	phase phase
+	boot  boot
+
+	inbox, outbox *hw.FIFO
+	out           []abi.Message
+	host          surroundings
+	cache         cache
+
+	// initialized: the first device-control message came; kicked: a doorbell
+	// rang since the rings were looked at.
+	initialized, kicked bool
+	queues              map[abi.VA]*workQueue
+	order               []*workQueue // in the order they came
+	notifiers           map[abi.VA]*notifier
+	running             []*command
+	// given are executions that were left behind and may still end.
+	given   []*run
+	serial  uint64
+	events  [][]byte // what stalls for room
+	halt    halt
+	power   power
+	spaces  spaces
+	kernels kernelCache
+
+	later     []delayed
+	injected  injected
+	wake      hw.Line
+	timer     hw.Timer
+	timerAt   time.Duration
+	counters  Counters
+	crashText string
+}
+
+// delayed is something that happens at a moment.
+type delayed struct {
+	at time.Duration
+	do func()
+}
+
+const (
+	// poll is how often the firmware looks at memory that the host changes
+	// without a word: a full ring, the resume word, pending_submissions.
+	poll = time.Millisecond
+	// never is later than every moment.
+	never = time.Duration(1<<63 - 1)
+)
+
+// New makes a coprocessor that is off: it does nothing before the host sets RUN
+// and the first Step. Errors wrap ErrInvalid or abi.ErrVersion.
+func New(cfg Config) (*Firmware, error) {
+	cfg, err := cfg.complete()
+	if err != nil {
+		return nil, err
+	}
+	f := &Firmware{cfg: cfg, wake: hw.NewLine(), timerAt: never}
+	if f.abi, err = abi.For(cfg.Version); err != nil {
+		return nil, err
+	}
+	if f.inbox, err = hw.NewFIFO(cfg.Ports.Registers, abi.RegInboxFIFO, abi.MailboxSlots); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrInvalid)
+	}
+	if f.outbox, err = hw.NewFIFO(cfg.Ports.Registers, abi.RegOutboxFIFO, abi.MailboxSlots); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, ErrInvalid)
+	}
+	f.forget()
+	cfg.Ports.Registers.Store(abi.RegCPUStatus, abi.CPUStopped)
+	return f, nil
+}
+
+// forget makes everything as it is before a boot.
+func (f *Firmware) forget() {
+	f.spaces.forget(f.cfg.Engine)
+	f.boot, f.host, f.cache, f.halt, f.injected = boot{}, surroundings{}, cache{}, halt{}, injected{}
+	f.power = power{earlyUntil: never}
+	f.out, f.order, f.events, f.later = nil, nil, nil, nil
+	f.queues, f.notifiers = map[abi.VA]*workQueue{}, map[abi.VA]*notifier{}
+	f.initialized, f.kicked = false, false
+	f.setFault(0)
+}
+
+// Wake delivers a value when Step has something to do without a doorbell: an
+// execution ended or a timer fell due. May be read from any goroutine.
+func (f *Firmware) Wake() <-chan struct{} { return f.wake.C() }
+
+// Counters returns a copy of the counters.
+func (f *Firmware) Counters() Counters { return f.counters }
+
+// Dead reports whether the firmware crashed: only a new one helps.
+func (f *Firmware) Dead() bool { return f.phase == phaseCrashed }
+
+// CrashText is what the firmware said when it crashed.
+func (f *Firmware) CrashText() string { return f.crashText }
+
+// Step does everything that is ready: mailbox, rings, ended executions,
+// deadlines, choice of what runs. It returns without waiting. When more than a
+// bounded amount was ready it raises Wake and leaves the rest to the next call.
+func (f *Firmware) Step() {
+	if now := f.cfg.Clock.Now(); now >= f.timerAt {
+		f.timer, f.timerAt = nil, never
+	}
+	for pass := 0; ; pass++ {
+		if pass == passesMax {
+			f.wake.Raise()
+			break
+		}
+		if !f.pass() {
+			break
+		}
+	}
+	f.arm()
+}
+
+// pass does one round and reports whether anything happened.
+func (f *Firmware) pass() bool {
+	if f.takeDoom() {
+		return true
+	}
+	worked := f.reap()
+	if f.phase == phaseCrashed {
+		return worked
+	}
+	if worked = f.takeRun() || worked; f.phase == phaseOff {
+		return worked
+	}
+	worked = f.send() || worked
+	if len(f.out) > 0 {
+		return worked // A full mailbox blocks its sender.
+	}
+	worked = f.takeMailbox() || worked
+	worked = f.expire() || worked
+	if f.phase != phaseReady {
+		return worked
+	}
+	worked = f.flushEvents() || worked
+	if f.halt.active {
+		return f.takeHalt() || worked
+	}
+	worked = f.finishEnded() || worked
+	worked = f.takeRings() || worked
+	worked = f.schedule() || worked
+	worked = f.watch() || worked
+	return f.takePower() || worked
+}
+
+// arm sets one timer for the earliest deadline.
+func (f *Firmware) arm() {
+	at := f.deadline()
+	if at == f.timerAt {
+		return
+	}
+	if f.timer != nil {
+		f.timer.Stop()
+		f.timer = nil
+	}
+	f.timerAt = at
+	if at != never {
+		f.timer = f.cfg.Clock.AfterFunc(at-f.cfg.Clock.Now(), f.wake.Raise)
+	}
+}
+
+// deadline returns when something falls due next.
+func (f *Firmware) deadline() time.Duration {
+	now := f.cfg.Clock.Now()
+	if f.phase == phaseCrashed || f.phase == phaseOff {
+		return never
+	}
+	at := never
+	if len(f.out) > 0 || len(f.events) > 0 {
+		at = now + poll
+	}
+	if len(f.later) > 0 {
+		at = min(at, f.later[0].at)
+	}
+	if f.halt.active {
+		return min(at, f.halt.deadline(now))
+	}
+	for _, c := range f.running {
+		at = min(at, c.watchAt, c.sampleAt)
+	}
+	if f.phase == phaseReady {
+		at = min(at, f.power.deadline)
+	}
+	return at
+}
+
+// after arranges for do to be called in a Step, d from now; what is due at the
+// same moment keeps its order.
+func (f *Firmware) after(d time.Duration, do func()) {
+	at := f.cfg.Clock.Now() + d
+	i := len(f.later)
+	for i > 0 && f.later[i-1].at > at {
+		i--
+	}
+	f.later = slices.Insert(f.later, i, delayed{at: at, do: do})
+}
+
+// expire does what fell due and reports whether anything did.
+func (f *Firmware) expire() bool {
+	now := f.cfg.Clock.Now()
+	worked := false
+	for len(f.later) > 0 && f.later[0].at <= now && f.injected.doom == nil {
+		do := f.later[0].do
+		f.later = f.later[1:]
+		do()
+		worked = true
+	}
+	return worked
+}
+
+// Run steps the firmware in real time until ctx ends; it then takes everything
+// off the engine and returns nil, or ErrRunning when an execution did not end
+// within the watchdog's time (at least a second; at once when the firmware has
+// crashed). Nobody else may call Step meanwhile.
+func (f *Firmware) Run(ctx context.Context) error {
+	for {
+		f.Step()
+		select {
+		case <-ctx.Done():
+			return f.shutdown()
+		case <-f.cfg.Ports.Doorbell.C():
+		case <-f.wake.C():
+		}
+	}
+}
+
+// shutdown ends all executions and waits for them, within a bound.
+func (f *Firmware) shutdown() error {
+	wait := max(f.cfg.Watchdog, time.Second)
+	if f.phase == phaseCrashed {
+		wait = 0 // What still runs has had its time.
+	}
+	f.abandon()
+	late := make(chan struct{})
+	bound := f.cfg.Clock.AfterFunc(wait, func() { close(late) })
+	defer bound.Stop()
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	f.phase = phaseCrashed
+	for {
+		f.reap()
+		if len(f.given) == 0 {
+			return nil
+		}
+		select {
+		case <-f.wake.C():
+		case <-late:
+			return ErrRunning
+		}
+	}
+}
+
+// abandon leaves everything that runs behind.
+func (f *Firmware) abandon() {
+	for _, c := range f.running {
+		f.leave(c)
+	}
+	f.running = nil
+}
+
+// leave takes a command's execution off it, asking it to end.
+func (f *Firmware) leave(c *command) {
+	if c.run == nil || c.run.exec == nil {
+		return
+	}
+	c.run.stop(true)
+	if !c.run.ended.Load() {
+		f.given = append(f.given, c.run)
+	} else {
+		f.spaces.release(f.cfg.Engine, c.run.space)
+	}
+	c.run = nil
+}
+
+// reap forgets executions that were left behind and have ended.
+func (f *Firmware) reap() bool {
+	before := len(f.given)
+	f.given = slices.DeleteFunc(f.given, func(r *run) bool {
+		ended := r.ended.Load()
+		if ended {
+			f.spaces.release(f.cfg.Engine, r.space)
+		}
+		return ended
+	})
+	return len(f.given) != before
+}
+
+// lazy is an object whose text is made when somebody reads it; it does not change any more.
+type lazy struct {
+	abi *abi.ABI
+	o   abi.Object
+}
+
+// String implements fmt.Stringer.
+func (l lazy) String() string { return l.abi.Text(l.o) }
+
+// sayBytes traces a ring's entry.
+func (f *Firmware) sayBytes(kind string, entry []byte, text func([]byte) string) {
+	if f.cfg.Trace != nil {
+		entry = bytes.Clone(entry)
+		f.cfg.Trace.Add(f.cfg.Clock.Now(), kind, func([]uint32) string { return text(entry) })
+	}
+}
+
+// say traces something; the text is made when somebody reads it.
+func (f *Firmware) say(kind, format string, args ...any) {
+	if f.cfg.Trace != nil {
+		f.cfg.Trace.Add(f.cfg.Clock.Now(), kind, func([]uint32) string { return fmt.Sprintf(format, args...) })
+	}
+}
