@@ -1,14 +1,10 @@
 package guc
 
 import (
-	"fmt"
-	"slices"
-	"strconv"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
-	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
-	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
+	"github.com/gpuwm/gpuwm/plugins/board"
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
 )
@@ -61,67 +57,23 @@ func (s settings) leaveBound() time.Duration { return s.timeouts().Ack + resetGr
 
 // parseSettings checks engine and options; errors wrap core.ErrInvalid.
 func parseSettings(spec core.DeviceSpec) (settings, error) {
-	s := settings{quantum: fw.LiveQuantumMin, hang: fw.LivePreemptionMin, instances: 1}
-	switch spec.Engine {
-	case "", wasm.Name:
-		s.engine = wasm.Name
-	case testengine.Name:
-		s.engine = testengine.Name
-	default:
-		return s, fmt.Errorf("engine %q, want %s or %s: %w", spec.Engine, wasm.Name, testengine.Name, core.ErrInvalid)
+	s := settings{quantum: fw.LiveQuantumMin, hang: fw.LivePreemptionMin, instances: 1, minRun: unset}
+	var err error
+	s.engine, err = board.Parse(spec,
+		board.Duration("quantum", &s.quantum, fw.LiveQuantumMin, settingMax),
+		board.Duration("hang-deadline", &s.hang, hangMin, settingMax),
+		board.Number("cores", &s.cores, 0, coresMax),
+		board.Number("instances", &s.instances, 1, driver.InstancesMax),
+		board.Duration("min-run", &s.minRun, 0, minRunMax),
+		board.Duration("runtime-idle", &s.idle, hangMin, idleMost))
+	switch s.minRun {
+	case unset:
+		s.minRun = 0 // The driver's default.
+	case 0:
+		s.minRun = -1 // Not at all.
 	}
-	names := make([]string, 0, len(spec.Options))
-	for name := range spec.Options {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		if err := s.set(name, spec.Options[name]); err != nil {
-			return s, fmt.Errorf("option %s: %w: %w", name, core.ErrInvalid, err)
-		}
-	}
-	return s, nil
+	return s, err
 }
 
-func (s *settings) set(name, text string) error {
-	switch name {
-	case "quantum":
-		return duration(&s.quantum, text, fw.LiveQuantumMin, settingMax)
-	case "hang-deadline":
-		return duration(&s.hang, text, hangMin, settingMax)
-	case "min-run":
-		err := duration(&s.minRun, text, 0, minRunMax)
-		if s.minRun == 0 {
-			s.minRun = -1 // Not at all.
-		}
-		return err
-	case "runtime-idle":
-		return duration(&s.idle, text, hangMin, idleMost)
-	case "cores":
-		n, err := number(text, 0, coresMax)
-		s.cores = int(n)
-		return err
-	case "instances":
-		n, err := number(text, 1, driver.InstancesMax)
-		s.instances = int(n)
-		return err
-	}
-	return fmt.Errorf("unknown; there are quantum, hang-deadline, cores, instances, min-run, runtime-idle")
-}
-
-func duration(to *time.Duration, text string, least, most time.Duration) error {
-	d, err := time.ParseDuration(text)
-	if err == nil && (d < least || d > most) {
-		err = fmt.Errorf("%s, want %s to %s", d, least, most)
-	}
-	*to = d
-	return err
-}
-
-func number(text string, least, most uint64) (uint64, error) {
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err == nil && (n < least || n > most) {
-		err = fmt.Errorf("%d, want %d to %d", n, least, most)
-	}
-	return n, err
-}
+// unset is no duration that an option may have.
+const unset = time.Duration(-1 << 63)

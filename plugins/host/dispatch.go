@@ -66,16 +66,26 @@ func (m *Memory) choose(spec *core.JobSpec, formats []string) (loadedKernel, cor
 	return loadedKernel{}, core.Digest{}, fmt.Errorf("no kernel in a format of the device (%v): %w", formats, core.ErrUnsupported)
 }
 
+// CheckDispatch reports what WriteDispatch would refuse. Errors wrap core.ErrInvalid.
+func CheckDispatch(dispatch hw.Dispatch, args []hw.Arg) error {
+	var bytes [SlotSize]byte
+	return encode(bytes[:], Slot{}, dispatch, args)
+}
+
 // WriteDispatch writes descriptor and arguments into a slot, with an empty
 // report. The firmware must not use the slot. Errors wrap core.ErrInvalid or are the arena's.
 func WriteDispatch(a *hw.Arena, slot Slot, dispatch hw.Dispatch, args []hw.Arg) error {
-	dispatch.ArgsAddress = 0
-	if len(args) > 0 {
-		dispatch.ArgsAddress = slot.Virtual + argsOffset
-	}
 	bytes, err := a.Bytes(slot.Device, SlotSize)
 	if err != nil {
 		return err
+	}
+	return encode(bytes, slot, dispatch, args)
+}
+
+func encode(bytes []byte, slot Slot, dispatch hw.Dispatch, args []hw.Arg) error {
+	dispatch.ArgsAddress = 0
+	if len(args) > 0 {
+		dispatch.ArgsAddress = slot.Virtual + argsOffset
 	}
 	clear(bytes[hw.ReportOffset:hw.DispatchSize])
 	if err := errors.Join(hw.EncodeArgs(bytes[argsOffset:], args), dispatch.Encode(bytes)); err != nil {
