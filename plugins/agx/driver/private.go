@@ -1,0 +1,100 @@
+package driver
+
+import (
+	"github.com/gpuwm/gpuwm/plugins/agx/abi"
+)
+
+// private is the memory that the firmware caches. What is freed there may still be in
+// its cache, so it becomes garbage, and is used again only after a
+// DestroyContext that was sent later has been consumed.
+type private struct {
+	// blocks are free command blocks.
+	blocks  []uint64
+	garbage []garbage
+	// objects and bytes are those of the garbage.
+	objects, bytes uint64
+	flushing       bool
+	// flushes counts the flushes that only flush.
+	flushes uint64
+}
+
+// garbage is one freed piece.
+type garbage struct {
+	address, size uint64
+	// block says that it is a command block, otherwise it goes back to the allocator.
+	block bool
+}
+
+// A command block holds the two objects of a command: RunCompute, and its microsequence.
+const (
+	blockSize      = 0x800
+	sequenceOffset = 0x400
+	blockObjects   = 2
+	slabSize       = 64 << 10
+)
+
+// takeBlock returns a free command block. Errors wrap core.ErrFull.
+func (d *Driver) takeBlock() (uint64, error) {
+	p := &d.private
+	if len(p.blocks) == 0 {
+		slab, err := d.memory.Low(slabSize, "commands")
+		if err != nil {
+			d.flushPrivate()
+			return 0, err
+		}
+		for at := uint64(slabSize); at > 0; at -= blockSize {
+			p.blocks = append(p.blocks, slab+at-blockSize)
+		}
+	}
+	block := p.blocks[len(p.blocks)-1]
+	p.blocks = p.blocks[:len(p.blocks)-1]
+	return block, nil
+}
+
+// dropBlock frees a command block; too much garbage makes the driver flush.
+func (d *Driver) dropBlock(block uint64) { d.discard(garbage{block, blockSize, true}, blockObjects) }
+
+// dropPrivate frees other private memory.
+func (d *Driver) dropPrivate(address, size uint64) { d.discard(garbage{address, size, false}, 1) }
+
+func (d *Driver) discard(g garbage, objects uint64) {
+	p := &d.private
+	p.garbage = append(p.garbage, g)
+	p.objects += objects
+	p.bytes += g.size
+	if p.objects >= d.config.GarbageObjects || p.bytes >= d.config.GarbageBytes {
+		d.flushPrivate()
+	}
+}
+
+// flushPrivate makes the firmware drop its cache.
+func (d *Driver) flushPrivate() {
+	p := &d.private
+	if p.flushing || len(p.garbage) == 0 || d.loop.Failure() != nil {
+		return
+	}
+	p.flushing = true
+	p.flushes++
+	collect := d.collector()
+	d.control(abi.Flush(), func() {
+		p.flushing = false
+		collect()
+	})
+}
+
+// collector returns what makes all present garbage usable again; it is called once a
+// DestroyContext that was sent after this has been consumed.
+func (d *Driver) collector() func() {
+	p := &d.private
+	taken := p.garbage
+	p.garbage, p.objects, p.bytes = nil, 0, 0
+	return func() {
+		for _, g := range taken {
+			if g.block {
+				p.blocks = append(p.blocks, g.address)
+			} else if err := d.memory.FreeLow(g.address); err != nil {
+				d.log.Error("device memory leaked", "error", err)
+			}
+		}
+	}
+}
