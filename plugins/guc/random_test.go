@@ -22,7 +22,7 @@ import (
 )
 
 // seedsDefault is how many random runs an ordinary test does; GPUWM_SEEDS says how many, GPUWM_SEED which one.
-const seedsDefault = 200
+const seedsDefault = 60
 
 // TestRandomRuns runs driver and firmware with random work and random faults, all on
 // one goroutine in virtual time, each seed twice with the same trace. Once the plan is
