@@ -1,0 +1,51 @@
+package driver
+
+import "github.com/gpuwm/gpuwm/core"
+
+// GroupView is what the driver believes of one group.
+type GroupView struct {
+	Key   core.EntityID
+	State string
+	// Slot is the CSG slot, -1 for none; Priority its CSG priority there.
+	Slot, Priority int
+	// Jobs counts those in its rings, Blocked is the mask of blocked queues.
+	Jobs    int
+	Blocked uint32
+	// Timedout, Fatal, Innocent and Dead are panthor's flags.
+	Timedout, Innocent, Dead bool
+	Fatal                    uint32
+	// Queues are what stands in its ring pages.
+	Queues []QueueView
+}
+
+// QueueView is one queue: counters of its ring in bytes, and jobs handed out and counted.
+type QueueView struct {
+	Insert, Extract, Size uint64
+	Seqno, Done           uint64
+}
+
+// Groups returns all groups in the order in which they were made. For tests and
+// simulations, on the goroutine that calls Step.
+func (d *Driver) Groups() []GroupView {
+	var list []GroupView
+	for _, g := range d.ordered() {
+		v := GroupView{Key: g.key, State: g.state.String(), Slot: -1, Blocked: g.blocked, Timedout: g.timedout, Innocent: g.innocent, Dead: g.buried, Fatal: g.fatal}
+		if g.slot != nil {
+			v.Slot, v.Priority = int(g.slot.index), int(g.slot.priority)
+		}
+		for _, q := range g.queues {
+			v.Jobs += len(q.jobs)
+			if q.pages != 0 {
+				v.Queues = append(v.Queues, QueueView{Insert: q.insert, Extract: max(q.extract(), q.begin), Size: uint64(q.size), Seqno: q.seqno, Done: q.count()})
+			}
+		}
+		list = append(list, v)
+	}
+	return list
+}
+
+// Up reports whether the device takes work now. For tests and simulations.
+func (d *Driver) Up() bool { return !d.down() || d.phase == phaseOff && d.loop.Failure() == nil }
+
+// Ticks counts the ticks so far. For tests, on the goroutine that calls Step.
+func (d *Driver) Ticks() int { return d.tick.count }

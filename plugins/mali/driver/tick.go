@@ -1,0 +1,289 @@
+package driver
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/mali/abi"
+)
+
+// tick is when slots change hands.
+type tick struct {
+	// wanted asks for one now, timer for one in a while.
+	wanted  bool
+	timer   hw.Timer
+	running bool
+	// count counts them, flush asks for a cache flush in this one.
+	count int
+	flush bool
+}
+
+// tickNow asks for a tick as soon as nothing else is under way.
+func (d *Driver) tickNow() { d.tick.wanted = true }
+
+// tickLater asks for one within a period.
+func (d *Driver) tickLater() {
+	if d.tick.timer != nil {
+		return
+	}
+	d.tick.timer = d.loop.After(d.config.Tick, func() {
+		d.tick.timer = nil
+		d.tickNow()
+	})
+}
+
+// roomy reports whether somebody could have a slot without taking it from who uses it.
+func (d *Driver) roomy() bool {
+	holders := 0
+	for _, s := range d.slots {
+		if s.group == nil {
+			continue
+		}
+		if !s.group.runnable() {
+			return true
+		}
+		holders++
+	}
+	return holders < min(len(d.slots), max(d.spaceBudget(), 1))
+}
+
+// runTick begins a tick if one is wanted and can be; it also wakes the device for it.
+func (d *Driver) runTick() bool {
+	if !d.tick.wanted || d.tick.running || d.power.held {
+		return false
+	}
+	if d.phase == phaseOff {
+		if d.arbiter.Waiting() == 0 {
+			d.tick.wanted = false
+			return false
+		}
+		d.resume()
+		return true
+	}
+	if d.down() {
+		return false
+	}
+	d.tick.wanted, d.tick.running = false, true
+	d.tick.count++
+	if d.tick.timer != nil {
+		d.tick.timer.Stop()
+		d.tick.timer = nil
+	}
+	d.survey()
+	return true
+}
+
+// survey is the first part: memory faults are put on groups, and the firmware is
+// asked how its residents are.
+func (d *Driver) survey() {
+	for _, s := range d.slots {
+		g := s.group
+		if g == nil {
+			continue
+		}
+		if g.space.faulted {
+			d.serveSlot(s)
+			if g.fatal == 0 && g.evidence == nil {
+				g.fatal = 1<<len(g.queues) - 1
+				g.condemn(g.accuse(core.CauseMemory, g.space.detail))
+			}
+		}
+		if g.state == active {
+			d.ask(s, abi.GroupStatusUpdate)
+		}
+	}
+	if d.loop.Failure() != nil {
+		return
+	}
+	d.submit(func(late []*slot) {
+		if len(late) > 0 {
+			d.reset(slotError(late[0], "no STATUS_UPDATE in %s", d.config.Timeouts.Ack))
+			return
+		}
+		d.choose()
+	})
+}
+
+// choose is the second part: who is to hold the slots. Who leaves is suspended, who is dead
+// terminated, and who stays gets its new priority.
+func (d *Driver) choose() {
+	d.held = d.held[:0]
+	for _, s := range d.slots {
+		key := core.EntityID(0)
+		if s.group != nil {
+			s.group.charge()
+			key = s.group.key
+		}
+		d.held = append(d.held, key)
+	}
+	d.want = d.arbiter.Pick(core.Instant(d.now()), d.held, d.want)
+	priorities := d.rank()
+	d.tick.flush = false
+	for i, s := range d.slots {
+		g := s.group
+		switch {
+		case g == nil || g.state != active:
+		case d.want[i] != g.key && g.alive():
+			d.tick.flush = d.tick.flush || g.hold
+			d.askState(s, abi.GroupSuspend, sendSuspend)
+		case d.want[i] != g.key:
+			d.askState(s, abi.GroupTerminate, sendTerminate)
+		case priorities[g.key] != s.priority:
+			d.setPriority(s, priorities[g.key])
+		}
+	}
+	d.submit(func(late []*slot) {
+		if err := d.judgeSlots(late); err != nil {
+			d.reset(err)
+			return
+		}
+		d.evict()
+	})
+}
+
+// rank gives every group that is to be resident a CSG priority of its own: who had least GPU
+// time, valued with its weight, comes first.
+func (d *Driver) rank() map[core.EntityID]uint8 {
+	var list []*group
+	for _, key := range d.want {
+		if g := d.groups[key]; g != nil {
+			list = append(list, g)
+		}
+	}
+	if len(list) > 0 {
+		least := slices.MinFunc(list, func(a, b *group) int { return cmp.Compare(a.vtime, b.vtime) }).vtime
+		for _, g := range list {
+			// Having been away earns nothing beyond a tick.
+			if g.slot == nil {
+				g.vtime = max(g.vtime, least-d.config.Tick)
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b *group) int {
+		return cmp.Or(cmp.Compare(boolRank(!a.runnable()), boolRank(!b.runnable())), cmp.Compare(a.vtime, b.vtime), cmp.Compare(a.key, b.key))
+	})
+	ranks := map[core.EntityID]uint8{}
+	for i, g := range list {
+		ranks[g.key] = uint8(abi.PriorityMax - i)
+	}
+	return ranks
+}
+
+func boolRank(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// judgeSlots returns why a reset is due: somebody did not answer, or contradicted itself.
+func (d *Driver) judgeSlots(late []*slot) error {
+	if len(late) > 0 {
+		return slotError(late[0], "no acknowledgement of state %s in %s", late[0].group.state, d.config.Timeouts.Ack)
+	}
+	for _, s := range d.slots {
+		if s.failed {
+			return slotError(s, "state of group contradicts what was requested")
+		}
+	}
+	return nil
+}
+
+// evict is the third part: the slots of who left are emptied.
+func (d *Driver) evict() {
+	var left []*group
+	for _, s := range d.slots {
+		if g := s.group; g != nil && g.state.off() {
+			d.unbind(s)
+			left = append(left, g)
+		}
+	}
+	if d.loop.Failure() != nil {
+		return
+	}
+	flushed := d.tick.flush
+	settle := func() {
+		for _, g := range left {
+			g.clean = flushed
+			g.afterSlot()
+		}
+		d.admit()
+	}
+	if !d.tick.flush {
+		settle()
+		return
+	}
+	// Somebody may look at the memory of who is held.
+	d.flushCaches(settle, func() { d.reset(fmt.Errorf("cache flush: not done in %s", d.config.Timeouts.Flush)) })
+}
+
+// admit is the fourth part: newcomers get address spaces, slots and priorities.
+func (d *Driver) admit() {
+	if d.loop.Failure() != nil {
+		return
+	}
+	priorities := d.rank()
+	type seat struct {
+		s *slot
+		g *group
+	}
+	var seats []seat
+	var enable []*space
+	for i, s := range d.slots {
+		g := d.groups[d.want[i]]
+		if s.group != nil || g == nil || !g.runnable() || g.slot != nil || !g.state.off() {
+			continue
+		}
+		again, err := d.spaces.activate(g.space)
+		if err != nil {
+			d.tickLater() // Somebody who keeps its space is about to leave.
+			continue
+		}
+		if again {
+			enable = append(enable, g.space)
+		}
+		s.group, g.slot = g, s
+		seats = append(seats, seat{s, g})
+	}
+	left := len(enable)
+	program := func() {
+		for _, x := range seats {
+			d.bind(x.s, x.g, priorities[x.g.key])
+		}
+		d.submit(func(late []*slot) {
+			if err := d.judgeSlots(late); err != nil {
+				d.reset(err)
+				return
+			}
+			d.endTick()
+		})
+	}
+	if left == 0 {
+		program()
+		return
+	}
+	for _, sp := range enable {
+		d.enableSpace(sp.as, sp.table, func() {
+			if left--; left == 0 {
+				program()
+			}
+		})
+	}
+}
+
+// endTick arranges the next one: only while somebody waits, or residents compete.
+func (d *Driver) endTick() {
+	d.tick.running = false
+	competing := 0
+	for _, s := range d.slots {
+		if s.group != nil && s.group.runnable() {
+			competing++
+		}
+	}
+	if d.arbiter.Waiting() > 0 || competing > 1 {
+		d.tickLater()
+	}
+}
