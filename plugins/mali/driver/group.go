@@ -151,7 +151,7 @@ func (g *group) refresh() {
 	switch {
 	case g.slot != nil:
 		d.tickLater()
-	case d.roomy():
+	case !d.tick.running && d.roomy():
 		d.tickNow()
 	default:
 		d.tickLater()

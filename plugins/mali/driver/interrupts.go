@@ -130,6 +130,9 @@ func (d *Driver) fatal(g *group, q *queue, f abi.Fault) {
 		d.broken(fmt.Errorf("group %d: %s", g.key, detail))
 		return
 	case abi.ExceptionConfig, abi.ExceptionFirmware, abi.ExceptionBus:
+		if g.space.faulted {
+			break // The MMU says what it was.
+		}
 		if f.Exception == abi.ExceptionConfig && g.resumed {
 			g.taking = true // The owner starts it anew from what is portable.
 			g.leave()
@@ -142,7 +145,7 @@ func (d *Driver) fatal(g *group, q *queue, f abi.Fault) {
 	e := &evidence{queue: q, cause: core.CauseDevice, detail: detail}
 	if len(q.jobs) > 0 {
 		e.job, e.cause = q.jobs[0], core.CauseTrap
-		if f.Exception.MMU() {
+		if f.Exception.MMU() || g.space.faulted {
 			e.cause = core.CauseMemory
 		}
 	}

@@ -37,6 +37,8 @@ type work struct {
 	earlierTime   time.Duration
 	started       bool
 	cancel        bool
+	// sampled is the time in execution that the report last said, sampledAt when it was new.
+	sampled, sampledAt time.Duration
 	// restored is how many workgroups an earlier life had done of the descriptor.
 	restored uint64
 }
@@ -257,9 +259,11 @@ func (e *entity) measured() (time.Duration, bool) {
 		if err != nil {
 			continue
 		}
-		if j.work.started || report.Status != hw.StatusIdle {
-			total += j.work.usageOf(report).ExecutedTime
+		w, now := j.work, e.d.now()
+		if w.sampled != report.ExecutedTime || report.Status != hw.StatusRunning || w.sampledAt == 0 {
+			w.sampled, w.sampledAt = report.ExecutedTime, now
 		}
+		total += w.usageOf(report).ExecutedTime + now - w.sampledAt
 	}
 	return total, true
 }

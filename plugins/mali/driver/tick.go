@@ -16,9 +16,12 @@ type tick struct {
 	wanted  bool
 	timer   hw.Timer
 	running bool
-	// count counts them, flush asks for a cache flush in this one.
-	count int
-	flush bool
+	// count counts them, moves who came in the present one; flush asks for a cache flush in it.
+	count, moves int
+	flush        bool
+	// ranks are the CSG priorities of who is to be resident; low says that they are from the lower half.
+	ranks map[core.EntityID]uint8
+	low   bool
 }
 
 // tickNow asks for a tick as soon as nothing else is under way.
@@ -121,7 +124,7 @@ func (d *Driver) choose() {
 	}
 	d.want = d.arbiter.Pick(core.Instant(d.now()), d.held, d.want)
 	priorities := d.rank()
-	d.tick.flush = false
+	d.tick.flush, d.tick.moves, d.tick.ranks = false, 0, priorities
 	for i, s := range d.slots {
 		g := s.group
 		switch {
@@ -144,8 +147,12 @@ func (d *Driver) choose() {
 	})
 }
 
+// halfRanks is how many groups fit into half of the priorities.
+const halfRanks = slotsMax / 2
+
 // rank gives every group that is to be resident a CSG priority of its own: who had least GPU
-// time, valued with its weight, comes first.
+// time, valued with its weight, comes first. Priorities change one after the other; so
+// that no two groups ever have the same one, a new order takes the half that is not in use.
 func (d *Driver) rank() map[core.EntityID]uint8 {
 	var list []*group
 	for _, key := range d.want {
@@ -153,21 +160,36 @@ func (d *Driver) rank() map[core.EntityID]uint8 {
 			list = append(list, g)
 		}
 	}
-	if len(list) > 0 {
-		least := slices.MinFunc(list, func(a, b *group) int { return cmp.Compare(a.vtime, b.vtime) }).vtime
-		for _, g := range list {
-			// Having been away earns nothing beyond a tick.
-			if g.slot == nil {
-				g.vtime = max(g.vtime, least-d.config.Tick)
-			}
+	if len(list) == 0 {
+		return nil
+	}
+	least := slices.MinFunc(list, func(a, b *group) int { return cmp.Compare(a.vtime, b.vtime) }).vtime
+	for _, g := range list {
+		// Having been away earns nothing beyond a tick.
+		if g.slot == nil {
+			g.vtime = max(g.vtime, least-d.config.Tick)
 		}
 	}
 	slices.SortFunc(list, func(a, b *group) int {
 		return cmp.Or(cmp.Compare(boolRank(!a.runnable()), boolRank(!b.runnable())), cmp.Compare(a.vtime, b.vtime), cmp.Compare(a.key, b.key))
 	})
-	ranks := map[core.EntityID]uint8{}
+	ranks, same, last := map[core.EntityID]uint8{}, true, slotsMax
+	for _, g := range list {
+		same = same && g.slot != nil && int(g.slot.priority) < last
+		if same {
+			last = int(g.slot.priority)
+			ranks[g.key] = g.slot.priority
+		}
+	}
+	if same {
+		return ranks
+	}
+	top := abi.PriorityMax
+	if d.tick.low = !d.tick.low; d.tick.low && len(list) <= halfRanks {
+		top -= halfRanks
+	}
 	for i, g := range list {
-		ranks[g.key] = uint8(abi.PriorityMax - i)
+		ranks[g.key] = uint8(top - i)
 	}
 	return ranks
 }
@@ -225,7 +247,6 @@ func (d *Driver) admit() {
 	if d.loop.Failure() != nil {
 		return
 	}
-	priorities := d.rank()
 	type seat struct {
 		s *slot
 		g *group
@@ -249,9 +270,10 @@ func (d *Driver) admit() {
 		seats = append(seats, seat{s, g})
 	}
 	left := len(enable)
+	d.tick.moves = len(seats)
 	program := func() {
 		for _, x := range seats {
-			d.bind(x.s, x.g, priorities[x.g.key])
+			d.bind(x.s, x.g, d.tick.ranks[x.g.key])
 		}
 		d.submit(func(late []*slot) {
 			if err := d.judgeSlots(late); err != nil {
@@ -283,7 +305,10 @@ func (d *Driver) endTick() {
 			competing++
 		}
 	}
-	if d.arbiter.Waiting() > 0 || competing > 1 {
+	switch {
+	case d.arbiter.Waiting() > 0 && d.tick.moves > 0 && d.roomy():
+		d.tickNow() // Somebody woke up meanwhile.
+	case d.arbiter.Waiting() > 0 || competing > 1:
 		d.tickLater()
 	}
 }
