@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
-	"github.com/gpuwm/gpuwm/plugins/device"
+	"github.com/gpuwm/gpuwm/plugins/board"
 	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
@@ -91,7 +91,7 @@ func (s setup) make(t fatal) (*world, error) {
 	registers, err := hw.NewRegisters(w.arena, abi.RegWindows[:]...)
 	w.ok(err)
 	ports := hw.Ports{Registers: registers, Doorbell: hw.NewLine(), Interrupt: hw.NewLine()}
-	w.engine = testengine.New(testengine.Config{Clock: device.TestClock{Clock: w.clock}})
+	w.engine = testengine.New(testengine.Config{Clock: board.Clock{Clock: w.clock}})
 	firmware := fw.Config{Arena: w.arena, Ports: ports, Engine: w.engine, Clock: w.clock, Trace: w.trace, Faults: w.faults}
 	if s.firmware != nil {
 		s.firmware(&firmware)

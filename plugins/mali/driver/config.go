@@ -52,6 +52,8 @@ type Config struct {
 type Timeouts struct {
 	// Ack bounds the acknowledgement of a request to a CSG or to the global interface; 100 ms.
 	Ack time.Duration
+	// Leave bounds the same in a reset, when who does not leave has had its time already; Ack unless set.
+	Leave time.Duration
 	// Boot bounds the first interrupt of the MCU, 1 s; Halt its halt, 100 ms.
 	Boot, Halt time.Duration
 	// Reset bounds a soft reset, Flush a cache flush, Space a command of an address space; 100 ms each.
@@ -97,6 +99,7 @@ func (c Config) withDefaults() (Config, error) {
 	for _, field := range []*time.Duration{&t.Ack, &t.Halt, &t.Reset, &t.Flush, &t.Space} {
 		fill(field, 100*time.Millisecond)
 	}
+	fill(&t.Leave, t.Ack)
 	fill(&t.Boot, time.Second)
 	fill(&t.Power, 20*time.Millisecond)
 	fill(&t.Ping, 12*time.Second)

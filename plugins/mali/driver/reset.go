@@ -155,6 +155,10 @@ func (g *group) begun() bool {
 // suspendAll takes every group off: suspended if it can go on, terminated if not or
 // if it does not leave in time; what was suspended is flushed to memory.
 func (d *Driver) suspendAll(done func()) {
+	bound := d.config.Timeouts.Ack
+	if d.phase == phaseResetting {
+		bound = d.config.Timeouts.Leave
+	}
 	for _, s := range d.slots {
 		g := s.group
 		switch {
@@ -167,14 +171,14 @@ func (d *Driver) suspendAll(done func()) {
 			d.askState(s, abi.GroupTerminate, sendTerminate)
 		}
 	}
-	d.submit(func(late []*slot) {
+	d.submit(bound, func(late []*slot) {
 		if d.iface != nil && d.globalPending(abi.GlobalPing) == 0 {
 			d.alive()
 		}
 		for _, s := range late {
 			d.escalate(s)
 		}
-		d.submit(func(late []*slot) {
+		d.submit(bound, func(late []*slot) {
 			for _, s := range late {
 				d.log.Warn("group not terminated", "entity", s.group.key, "slot", s.index)
 				s.asked = 0

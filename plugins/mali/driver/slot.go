@@ -3,6 +3,7 @@ package driver
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
 )
@@ -45,7 +46,7 @@ func (d *Driver) askState(s *slot, to abi.GroupState, e event) {
 
 // submit rings once for everything that was asked of the slots and goes on when
 // all of it is acknowledged, or with those that were late.
-func (d *Driver) submit(done func(late []*slot)) {
+func (d *Driver) submit(bound time.Duration, done func(late []*slot)) {
 	mask := uint32(0)
 	for _, s := range d.slots {
 		if s.asked != 0 {
@@ -57,7 +58,7 @@ func (d *Driver) submit(done func(late []*slot)) {
 		return
 	}
 	d.kick(mask)
-	d.expect(d.config.Timeouts.Ack, 0, d.acknowledged, func() { done(nil) }, func() {
+	d.expect(bound, 0, d.acknowledged, func() { done(nil) }, func() {
 		done(slices.DeleteFunc(slices.Clone(d.slots), func(s *slot) bool { return s.asked == 0 }))
 	})
 }

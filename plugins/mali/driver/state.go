@@ -52,11 +52,6 @@ func (s state) off() bool {
 	return s == created || s == suspended || s == terminated || s == gone || s == wedged
 }
 
-// pending reports whether an acknowledgement is awaited.
-func (s state) pending() bool {
-	return s == starting || s == suspending || s == resuming || s == terminating
-}
-
 // over reports whether the group can never run again.
 func (s state) over() bool { return s == terminated || s == unknown || s == gone || s == wedged }
 

@@ -101,7 +101,7 @@ func (d *Driver) survey() {
 	if d.loop.Failure() != nil {
 		return
 	}
-	d.submit(func(late []*slot) {
+	d.submit(d.config.Timeouts.Ack, func(late []*slot) {
 		if len(late) > 0 {
 			d.reset(slotError(late[0], "no STATUS_UPDATE in %s", d.config.Timeouts.Ack))
 			return
@@ -138,7 +138,7 @@ func (d *Driver) choose() {
 			d.setPriority(s, priorities[g.key])
 		}
 	}
-	d.submit(func(late []*slot) {
+	d.submit(d.config.Timeouts.Ack, func(late []*slot) {
 		if err := d.judgeSlots(late); err != nil {
 			d.reset(err)
 			return
@@ -275,7 +275,7 @@ func (d *Driver) admit() {
 		for _, x := range seats {
 			d.bind(x.s, x.g, d.tick.ranks[x.g.key])
 		}
-		d.submit(func(late []*slot) {
+		d.submit(d.config.Timeouts.Ack, func(late []*slot) {
 			if err := d.judgeSlots(late); err != nil {
 				d.reset(err)
 				return
