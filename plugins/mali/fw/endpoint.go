@@ -178,7 +178,9 @@ func (f *Firmware) exclusive(g *group) uint64 {
 		if o == g || !o.active() || o.leaving != nil || !o.endpoints.ExclusiveCompute || o.endpoints.Priority <= g.endpoints.Priority {
 			continue
 		}
-		if slices.ContainsFunc(o.streams, func(s *stream) bool { return s.resources&abi.ResourceCompute != 0 }) {
+		if slices.ContainsFunc(o.streams, func(s *stream) bool {
+			return s.resources&abi.ResourceCompute != 0 && s.wait.reason != abi.BlockedResource
+		}) {
 			cores := o.allow & f.glb.cores &^ kept
 			kept |= lowest(cores, min(int(o.endpoints.Compute), bits.OnesCount64(cores)))
 		}
@@ -234,9 +236,7 @@ func (s *stream) requestResources(want abi.Resources) outcome {
 			return outcomeStay
 		}
 		if possible&^f.exclusive(g) == 0 {
-			s.resources = 0 // Nothing is kept for who waits.
 			s.block(abi.BlockedResource, abi.WaitStatus{}, 0, 0)
-			s.wait.value = uint64(want)
 			return outcomeStay
 		}
 	}

@@ -93,6 +93,7 @@ func (f *Firmware) kickGlobal() {
 	}
 	f.mcu.haltSeen = halt
 	diff := abi.Pending(req, f.glb.ack) &^ (abi.GlobalEvents | abi.GlobalHalt)
+	f.glb.held &= diff
 	if diff != 0 {
 		f.note("GLB_REQ", func(w []uint32) string { return abi.DescribeGlobal(w[0]) }, diff)
 	}

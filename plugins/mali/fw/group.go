@@ -66,6 +66,7 @@ func (g *group) active() bool { return g.state == abi.GroupStart || g.state == a
 func (f *Firmware) kickGroup(g *group) {
 	req := f.load(g.in + abi.GroupReq)
 	diff := abi.Pending(req, g.ack) &^ abi.GroupEvents
+	g.held &= diff
 	if diff != 0 {
 		f.note("CSG_REQ", func(w []uint32) string {
 			return fmt.Sprintf("csg=%d %s", w[0], abi.DescribeGroup(w[1], w[2]))

@@ -319,14 +319,14 @@ type group struct {
 }
 
 type queue struct {
-	g               *group
-	index           uint32
-	ringVA          uint64
-	inVA, outVA     uint64
-	in, out         uint64
-	sync            uint64 // Address of its sync object.
-	insert, started uint64
-	priority        uint8
+	g           *group
+	index       uint32
+	ringVA      uint64
+	inVA, outVA uint64
+	in, out     uint64
+	sync        uint64 // Address of its sync object.
+	insert      uint64
+	priority    uint8
 }
 
 func (h *host) group(v *vm, slot uint32, queues int) *group {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
@@ -294,6 +295,18 @@ func (s *stream) fits(c record) error {
 	if base, size := f.load64(s.in+abi.StreamBase), f.load(s.in+abi.StreamSize); base != c.base || size != c.size {
 		return fmt.Errorf("ring at %#x of %d bytes, image has %#x of %d", base, size, c.base, c.size)
 	}
+	in, err := f.translate(0, f.load64(s.in+abi.StreamUserInput), 2*8, abi.AccessRead)
+	if err != nil {
+		return err
+	}
+	if insert := f.load64(in + abi.RingInsert); c.extract%abi.InstructionSize != 0 || c.extract > insert || insert-c.extract > uint64(c.size) {
+		return fmt.Errorf("EXTRACT %#x, INSERT %#x", c.extract, insert)
+	}
+	for _, fr := range c.frames {
+		if fr.pc%abi.InstructionSize != 0 || fr.pc > fr.end {
+			return fmt.Errorf("call at %#x to %#x", fr.pc, fr.end)
+		}
+	}
 	if c.flags&flagHalted == 0 && len(c.frames) > 0 {
 		if pc := c.frames[len(c.frames)-1]; pc.pc != pc.end {
 			if _, err := f.translate(s.g.as, pc.pc, abi.InstructionSize, abi.AccessExecute); err != nil {
@@ -320,6 +333,8 @@ func (s *stream) resume(c record) {
 	s.readInsert()
 	for _, d := range s.dispatches {
 		d.s = s
+	}
+	for _, d := range slices.Clone(s.dispatches) {
 		if err := f.find(d, true); err != nil {
 			f.say("RUN", fmt.Sprintf("csg=%d cs=%d %v", s.g.slot, s.index, err))
 			f.remove(d)

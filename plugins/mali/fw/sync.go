@@ -85,7 +85,7 @@ func (s *stream) syncWait(i abi.Instruction) outcome {
 // worthATry reports whether a blocked instruction could go on now.
 func (s *stream) worthATry() bool {
 	f := s.g.f
-	if s.look {
+	if s.look || s.wait.reason == abi.BlockedResource {
 		return true
 	}
 	if s.wait.reason == abi.BlockedSync {
