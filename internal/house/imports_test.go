@@ -80,6 +80,8 @@ var rules = []rule{
 		"what drivers share knows no firmware and no engine"},
 	{"plugins/board", []string{"core", "core/usage", "plugins/hw", "plugins/engine/...", "sdk"}, []string{"store", "core/sched", "core/manager", "sdk/host"},
 		"what joins driver, firmware and engine knows no vendor"},
+	{"plugins/rig", []string{"core", "plugins/hw", "plugins/engine/...", "sdk"}, []string{"store", "core/sched", "core/manager", "sdk/host"},
+		"the bench that backends are tested on knows no vendor"},
 	{"plugins/*/abi", nil, []string{"core/...", "sdk/...", "plugins/hw", "plugins/engine/..."}, "bytes only: both sides use it and may not share a mistake"},
 	{"plugins/*/fw", []string{"core", "own/abi", "plugins/hw", "plugins/engine"}, []string{"own/driver", "sdk/...", "store", "core/sched", "core/manager"},
 		"the firmware must not know how the driver thinks"},

@@ -168,8 +168,9 @@ type completions struct {
 
 // add takes a job into account one of whose commands was retired.
 func (c *completions) add(j *job) {
-	c.q.start(j)
 	if j.left > 0 || j.commands > 0 {
+		c.report()
+		c.q.start(j)
 		return
 	}
 	c.jobs = append(c.jobs, j)
@@ -199,9 +200,13 @@ func (c *completions) report() {
 	q.jobs = kept
 	last := c.jobs[len(c.jobs)-1]
 	if up, ok := q.report.(sdk.UpToReporter); ok && through {
+		for _, j := range c.jobs {
+			q.start(j) // When each began nobody knows, but that it did.
+		}
 		up.CompletedThrough(last.id, q.usage(last))
 	} else {
 		for _, j := range c.jobs {
+			q.start(j)
 			q.report.Completed(j.id, q.usage(j))
 		}
 	}

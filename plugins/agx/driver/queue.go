@@ -207,6 +207,9 @@ func (q *queue) lose(c *command, f *fault) {
 		return
 	}
 	q.lost = true
+	if !q.destroy {
+		q.start(c.job)
+	}
 	id, usage := core.JobID(0), sdk.Usage{}
 	if f.guilty {
 		id = c.job.id

@@ -1,0 +1,95 @@
+package rig
+
+import (
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/engine"
+	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+)
+
+// Turn is one life of a job.
+type Turn struct {
+	Job   core.JobID
+	Epoch core.Epoch
+}
+
+// Engine is the test engine with a count of what it did.
+type Engine struct {
+	engine.Engine
+	// Executed counts the workgroups that ended, by job and epoch; Running says who is on it.
+	Executed map[Turn]uint64
+	Running  map[core.JobID]int
+	// Longest is the longest dispatch in workgroups, by job.
+	Longest map[core.JobID]uint64
+}
+
+// NewEngine makes a test engine on a virtual clock.
+func NewEngine(clock *hw.VirtualClock) *Engine {
+	return &Engine{
+		Engine:   testengine.New(testengine.Config{Clock: testClock{clock}}),
+		Executed: map[Turn]uint64{}, Running: map[core.JobID]int{}, Longest: map[core.JobID]uint64{},
+	}
+}
+
+// testClock is a virtual clock as the test engine declares it.
+type testClock struct{ *hw.VirtualClock }
+
+// AfterFunc implements the test engine's Clock.
+func (c testClock) AfterFunc(d time.Duration, f func()) testengine.Timer {
+	return c.VirtualClock.AfterFunc(d, f)
+}
+
+// Start implements engine.Engine.
+func (e *Engine) Start(d engine.Dispatch, notify func()) (engine.Execution, error) {
+	x := &execution{engine: e, dispatch: d}
+	e.Running[d.Job]++
+	e.Longest[d.Job] = max(e.Longest[d.Job], d.Count)
+	inner, err := e.Engine.Start(d, func() {
+		x.ended = true
+		e.Running[d.Job]--
+		notify()
+	})
+	if err != nil {
+		e.Running[d.Job]--
+		return nil, err
+	}
+	x.Execution = inner.(aborter)
+	return x, nil
+}
+
+// aborter is the test engine's execution.
+type aborter interface {
+	engine.Execution
+	Abort()
+}
+
+// execution counts what the inner one did.
+type execution struct {
+	Execution aborter
+	engine    *Engine
+	dispatch  engine.Dispatch
+	counted   uint64
+	ended     bool
+}
+
+// Stop implements engine.Execution.
+func (x *execution) Stop() { x.Execution.Stop() }
+
+// Abort ends it in the middle of a workgroup.
+func (x *execution) Abort() { x.Execution.Abort() }
+
+// Progress implements engine.Execution.
+func (x *execution) Progress() (uint64, time.Duration) {
+	done, took := x.Execution.Progress()
+	x.engine.Executed[Turn{x.dispatch.Job, x.dispatch.Epoch}] += done - x.counted
+	x.counted = done
+	return done, took
+}
+
+// Result implements engine.Execution.
+func (x *execution) Result() engine.Result {
+	x.Progress()
+	return x.Execution.Result()
+}
