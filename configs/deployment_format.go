@@ -2,6 +2,7 @@ package configs
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -28,14 +29,33 @@ const (
 )
 
 // optionKeys are the options of a device; the configuration file gives
-// defaults for the first three per engine.
+// defaults per engine.
 var optionKeys = []key{
-	{name: "quantum", doc: "Time an entity executes before another one of the same priority takes its turn; at least 10ms.",
+	{name: "quantum", doc: "guc: time an entity executes before another one of the same priority takes its turn; at least 10ms.",
 		shape: duration(uint64(10*time.Millisecond), uint64(100*time.Second))},
 	{name: "hang-deadline", doc: "Time within which a workgroup must end; after it the device is restarted and the job fails.",
 		shape: duration(uint64(10*time.Millisecond), uint64(100*time.Second))},
 	{name: "cores", doc: "Processor cores the engine uses; all of them by default.", shape: integer(1, 1024)},
-	{name: "instances", doc: "Compute engine instances of the device, which execute entities side by side.", shape: integer(1, 9)},
+	{name: "instances", doc: "guc: compute engine instances of the device, which execute entities side by side.", shape: integer(1, 9)},
+	{name: "slice", doc: "agx: time that a suspend may take: jobs are cut into commands that fit into it; 50ms by default.",
+		shape: duration(uint64(time.Millisecond), uint64(10*time.Second))},
+	{name: "firmware", doc: "agx: version of the firmware; 13.5 by default.", shape: word("12.3", "13.5")},
+}
+
+// optionsOf says which built-in backends have an option; one that is not listed
+// is everybody's. What another backend takes is known when its plugin runs.
+var optionsOf = map[string][]string{
+	"quantum": {"guc"}, "instances": {"guc"},
+	"slice": {"agx"}, "firmware": {"agx"},
+}
+
+// builtinBackends are those that optionsOf speaks about.
+var builtinBackends = []string{"guc", "agx"}
+
+// hasOption reports whether a backend takes an option.
+func hasOption(backend, option string) bool {
+	of, listed := optionsOf[option]
+	return !listed || slices.Contains(of, backend) || !slices.Contains(builtinBackends, backend)
 }
 
 // deploymentShape is the format of the deployment file.

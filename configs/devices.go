@@ -38,6 +38,7 @@ func (b *builder) buildDevices(root *value) {
 		if backend != nil {
 			d.Backend = backend.text
 			b.checkEngine(v, d)
+			b.checkOptions(v, d)
 		}
 		b.devices = append(b.devices, d)
 	}
@@ -78,6 +79,17 @@ func (b *builder) checkEngine(v *value, d core.DeviceSpec) {
 	}
 }
 
+// checkOptions notes an option that the backend does not have.
+func (b *builder) checkOptions(v *value, d core.DeviceSpec) {
+	given := v.get("options")
+	for _, k := range optionKeys {
+		if given == nil || !given.has(k.name) || hasOption(d.Backend, k.name) {
+			continue
+		}
+		b.add(given.at(k.name), "backend "+strings.Join(optionsOf[k.name], " and ")+" has it", "device %q: backend %s has no option %q", d.Name, d.Backend, k.name)
+	}
+}
+
 // options returns the options of a device in canonical form: durations as Go
 // writes them, counts in decimal; nil when there are none.
 func options(v *value) map[string]string {
@@ -91,6 +103,8 @@ func options(v *value) map[string]string {
 		case got == nil:
 		case k.shape.kind == kindDuration:
 			out[k.name] = time.Duration(got.number).String()
+		case k.shape.kind == kindWord:
+			out[k.name] = got.text
 		default:
 			out[k.name] = strconv.FormatUint(got.number, 10)
 		}

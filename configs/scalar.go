@@ -24,7 +24,8 @@ func (d *decoder) decodeScalar(n *yaml.Node, s *shape, what string, v *value) bo
 }
 
 func (d *decoder) decodeText(n *yaml.Node, s *shape, what string, v *value) bool {
-	if n.ShortTag() != "!!str" {
+	// A word may look like a number: 13.5.
+	if n.ShortTag() != "!!str" && (s.kind != kindWord || !slices.Contains(s.words, n.Value)) {
 		hint := ""
 		if s.kind != kindWord {
 			hint = fmt.Sprintf("quote it if it is meant as text: %q", shorten(n.Value))

@@ -55,7 +55,7 @@ func (s *shape) schema() map[string]any {
 	case kindText:
 		return map[string]any{"type": "string", "minLength": 1}
 	case kindWord:
-		return map[string]any{"type": "string", "enum": s.words}
+		return wordSchema(s.words)
 	case kindInt:
 		return map[string]any{"type": "integer", "minimum": s.min, "maximum": s.max}
 	case kindDuration:
@@ -98,6 +98,22 @@ func fallbackJSON(k key) any {
 		return k.fallback
 	}
 	return json.RawMessage(k.fallback)
+}
+
+// wordSchema lists words; one that YAML reads as a number, such as 13.5, may stand there as that.
+func wordSchema(words []string) map[string]any {
+	all, texts := []any{}, true
+	for _, w := range words {
+		all = append(all, w)
+		if v, err := strconv.ParseFloat(w, 64); err == nil {
+			all, texts = append(all, v), false
+		}
+	}
+	out := map[string]any{"enum": all}
+	if texts {
+		out["type"] = "string"
+	}
+	return out
 }
 
 // numberSchema gives the range of an argument.

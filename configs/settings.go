@@ -301,7 +301,7 @@ func (s *Settings) Show() []Setting {
 }
 
 // WithDefaults returns the devices with the engine defaults of the settings
-// filled in where a device does not say otherwise. The argument is not changed.
+// filled in where a device does not say otherwise and its backend has the option. The argument is not changed.
 func (s *Settings) WithDefaults(devices []core.DeviceSpec) []core.DeviceSpec {
 	out := slices.Clone(devices)
 	for i := range out {
@@ -311,6 +311,7 @@ func (s *Settings) WithDefaults(devices []core.DeviceSpec) []core.DeviceSpec {
 			continue
 		}
 		merged := maps.Clone(defaults)
+		maps.DeleteFunc(merged, func(option, _ string) bool { return !hasOption(out[i].Backend, option) })
 		maps.Copy(merged, out[i].Options)
 		out[i].Options = merged
 	}

@@ -2,6 +2,8 @@ package configs
 
 import (
 	"math"
+	"strconv"
+	"strings"
 
 	"github.com/gpuwm/gpuwm/core"
 )
@@ -132,6 +134,9 @@ func (s *shape) wants() string {
 	case kindText:
 		return "text"
 	case kindWord:
+		if _, err := strconv.ParseFloat(s.words[0], 64); err == nil {
+			return "one of " + strings.Join(s.words, ", ")
+		}
 		return "a word"
 	case kindInt:
 		return "a whole number"

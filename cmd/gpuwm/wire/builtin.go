@@ -2,12 +2,12 @@ package wire
 
 import (
 	"io"
-	"maps"
 	"slices"
 
 	"github.com/gpuwm/gpuwm/cmd/gpuwm/cli"
 	"github.com/gpuwm/gpuwm/configs"
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/agx"
 	"github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
 	"github.com/gpuwm/gpuwm/plugins/guc"
@@ -17,21 +17,32 @@ import (
 
 type settingsOf = *configs.Settings
 
-// builtins are the backends that this program serves itself, by re-executing.
-var builtins = map[string]func() sdk.Backend{
-	"guc": func() sdk.Backend { return guc.New(guc.Options{}) },
+// builtins are the backends that this program serves itself, by re-executing. A file
+// without devices gets one of each, and an entity without a device the first that fits.
+var builtins = []struct {
+	name string
+	make func() sdk.Backend
+}{
+	{guc.Name, func() sdk.Backend { return guc.New(guc.Options{}) }},
+	{agx.Name, func() sdk.Backend { return agx.New(agx.Options{}) }},
 }
 
-func builtinNames() []string { return slices.Sorted(maps.Keys(builtins)) }
+func builtinNames() []string {
+	names := make([]string, len(builtins))
+	for i, b := range builtins {
+		names[i] = b.name
+	}
+	return names
+}
 
 // ServePlugin is the whole life of a built-in plugin process; it returns the exit code.
 func ServePlugin(name string, stderr io.Writer) int {
-	backend, ok := builtins[name]
-	if !ok {
+	at := slices.Index(builtinNames(), name)
+	if at < 0 {
 		_, _ = io.WriteString(stderr, "gpuwm: plugin "+name+": not built in\n")
 		return cli.ExitUsage
 	}
-	sdk.Serve(backend())
+	sdk.Serve(builtins[at].make())
 	return 0
 }
 
