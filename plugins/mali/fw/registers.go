@@ -177,8 +177,8 @@ func (f *Firmware) expireReset() bool {
 		f.raise(abi.RegGPUIntRaw, abi.GPUIntResetDone)
 		return true
 	case f.now() >= f.gpu.resetBy:
-		// The host waits in vain and gives the device up.
-		f.gpu.resetting = false
+		// The host waits in vain and gives the device up; it boots nothing more.
+		f.gpu.resetBy = never
 		f.counters.ResetsFailed++
 		f.say("GPU", "reset failed: an execution does not end")
 		return true
