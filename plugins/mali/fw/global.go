@@ -113,6 +113,9 @@ func (f *Firmware) kickGlobal() {
 	}
 	db := f.load(f.glb.in + abi.GlobalDoorbellReq)
 	rung := db ^ f.glb.dbAck
+	// Before the groups are looked at: who rings while they are is heard again.
+	f.glb.dbAck = db
+	f.store(f.glb.out+abi.GlobalDoorbellAck, db)
 	for _, g := range f.groups {
 		if rung>>g.slot&1 != 0 {
 			f.kickGroup(g)
@@ -121,8 +124,6 @@ func (f *Firmware) kickGlobal() {
 			return
 		}
 	}
-	f.glb.dbAck = db
-	f.store(f.glb.out+abi.GlobalDoorbellAck, db)
 }
 
 // globalRequest does one toggled request, then acknowledges it.

@@ -77,13 +77,14 @@ func (f *Firmware) kickGroup(g *group) {
 		f.ackGroup(g, "EP_CFG", req, abi.GroupEndpointCfg)
 	}
 	db := f.load(g.in + abi.GroupDoorbellReq)
+	rung := db ^ g.dbAck
+	g.dbAck = db
+	f.store(g.out+abi.GroupDoorbellAck, db)
 	for _, s := range g.streams {
-		if (db^g.dbAck)>>s.index&1 != 0 {
+		if rung>>s.index&1 != 0 {
 			s.kick()
 		}
 	}
-	g.dbAck = db
-	f.store(g.out+abi.GroupDoorbellAck, db)
 	if want := abi.GroupState(req & abi.GroupStateMask); uint32(want) != g.ack&abi.GroupStateMask && want != g.state {
 		f.changeState(g, want)
 	}
