@@ -11,6 +11,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
 	"github.com/gpuwm/gpuwm/plugins/guc"
+	"github.com/gpuwm/gpuwm/plugins/mali"
 	"github.com/gpuwm/gpuwm/sdk"
 	"github.com/hashicorp/go-hclog"
 )
@@ -25,6 +26,7 @@ var builtins = []struct {
 }{
 	{guc.Name, func() sdk.Backend { return guc.New(guc.Options{}) }},
 	{agx.Name, func() sdk.Backend { return agx.New(agx.Options{}) }},
+	{mali.Name, func() sdk.Backend { return mali.New(mali.Options{}) }},
 }
 
 func builtinNames() []string {

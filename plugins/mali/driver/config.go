@@ -78,6 +78,8 @@ const (
 	tickDefault        = 10 * time.Millisecond
 	runtimeIdleDefault = 50 * time.Millisecond
 	resetsMaxDefault   = 3
+	// suspendMinRun is the most of MinRun that a suspend waits.
+	suspendMinRun = 5 * time.Millisecond
 	// jobBytes is the room of one job in a ring, without profiling.
 	jobBytes = 2 * abi.JobAlignInstructions * abi.InstructionSize
 	// CreditsMax leaves half of the largest ring free: a job that is done may not have left it.

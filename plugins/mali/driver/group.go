@@ -49,7 +49,9 @@ type group struct {
 	// clean says that its suspend buffer has reached the memory.
 	clean bool
 	// vtime orders residents by the GPU time that they had, valued with their weight.
-	vtime   time.Duration
+	vtime time.Duration
+	// since is when it began on its slot.
+	since   time.Duration
 	charged time.Duration
 	seen    time.Duration
 }

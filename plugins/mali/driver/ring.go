@@ -94,7 +94,7 @@ func (q *queue) publish() {
 		d.store64(q.pages+abi.RingExtractInit, max(q.extract(), q.begin))
 	}
 	d.store64(q.pages+abi.RingInsert, q.insert)
-	if g.slot != nil && g.state != starting && g.state != resuming {
+	if g.slot != nil { // Also while its START is under way: INSERT may have been read already.
 		q.ringDoorbell()
 	}
 }

@@ -118,7 +118,7 @@ func (d *Driver) reached(s *slot, to abi.GroupState) {
 		s.group.advance(ackSuspended)
 	default:
 		s.group.advance(ackActive)
-		s.group.seen, s.group.clean = d.now(), false
+		s.group.seen, s.group.since, s.group.clean = d.now(), d.now(), false
 	}
 }
 

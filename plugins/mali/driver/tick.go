@@ -129,6 +129,7 @@ func (d *Driver) choose() {
 		g := s.group
 		switch {
 		case g == nil || g.state != active:
+		case d.want[i] != g.key && g.hold && g.alive() && d.tooYoung(g):
 		case d.want[i] != g.key && g.alive():
 			d.tick.flush = d.tick.flush || g.hold
 			d.askState(s, abi.GroupSuspend, sendSuspend)
@@ -145,6 +146,17 @@ func (d *Driver) choose() {
 		}
 		d.evict()
 	})
+}
+
+// tooYoung reports whether a group that is to be suspended has only just begun: it stays
+// for its minimum run period, so that suspends in a row do not keep it from coming on.
+func (d *Driver) tooYoung(g *group) bool {
+	rest := g.since + min(d.config.MinRun, suspendMinRun) - d.now()
+	if rest <= 0 || !g.busy() || d.power.held {
+		return false
+	}
+	d.loop.After(rest, d.tickNow)
+	return true
 }
 
 // halfRanks is how many groups fit into half of the priorities.
