@@ -31,12 +31,16 @@ const (
 // optionKeys are the options of a device; the configuration file gives
 // defaults per engine.
 var optionKeys = []key{
-	{name: "quantum", doc: "guc: time an entity executes before another one of the same priority takes its turn; at least 10ms.",
+	{name: "quantum", doc: "guc, mali: time an entity executes before another one takes its turn (guc: of the same priority); at least 10ms.",
 		shape: duration(uint64(10*time.Millisecond), uint64(100*time.Second))},
 	{name: "hang-deadline", doc: "Time within which a workgroup must end; after it the device is restarted and the job fails.",
 		shape: duration(uint64(10*time.Millisecond), uint64(100*time.Second))},
 	{name: "cores", doc: "Processor cores the engine uses; all of them by default.", shape: integer(1, 1024)},
 	{name: "instances", doc: "guc: compute engine instances of the device, which execute entities side by side.", shape: integer(1, 9)},
+	{name: "min-run", doc: "guc, mali: time an entity executes at least before it is taken off; by default 5ms (guc) or a quantum (mali), at most a quantum on mali.",
+		shape: duration(0, uint64(10*time.Second))},
+	{name: "runtime-idle", doc: "guc, mali: time without work after which the device sleeps; by default 1s (guc) or 50ms (mali).",
+		shape: duration(uint64(10*time.Millisecond), uint64(24*time.Hour))},
 	{name: "slice", doc: "agx: time that a suspend may take: jobs are cut into commands that fit into it; 50ms by default.",
 		shape: duration(uint64(time.Millisecond), uint64(10*time.Second))},
 	{name: "firmware", doc: "agx: version of the firmware; 13.5 by default.", shape: word("12.3", "13.5")},
@@ -45,12 +49,12 @@ var optionKeys = []key{
 // optionsOf says which built-in backends have an option; one that is not listed
 // is everybody's. What another backend takes is known when its plugin runs.
 var optionsOf = map[string][]string{
-	"quantum": {"guc"}, "instances": {"guc"},
+	"quantum": {"guc", "mali"}, "instances": {"guc"}, "min-run": {"guc", "mali"}, "runtime-idle": {"guc", "mali"},
 	"slice": {"agx"}, "firmware": {"agx"},
 }
 
 // builtinBackends are those that optionsOf speaks about.
-var builtinBackends = []string{"guc", "agx"}
+var builtinBackends = []string{"guc", "agx", "mali"}
 
 // hasOption reports whether a backend takes an option.
 func hasOption(backend, option string) bool {
