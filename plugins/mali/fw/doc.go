@@ -36,10 +36,13 @@
 //     an engine that fails without blaming the kernel is a fatal ENDPOINT_FAULT.
 //   - A TERMINATE is acknowledged when its executions have ended: at once if the
 //     engine can abort, else at the next workgroup, so that nothing writes memory behind an
-//     acknowledgement. A reset that an execution outlasts never ends.
+//     acknowledgement.
 //   - STATE of a stream is acknowledged as STOP when its group leaves.
 //   - PROGRESS_WAIT waits for at least the value. A branch at the level of the ring
 //     is an invalid instruction, as a jump is.
+//   - A reset that an execution outlasts never says that it is done, and the MCU
+//     does not boot meanwhile. TIMESTAMP and CYCLE_COUNT are of the last Step.
+//   - An event that is lost leaves nothing to acknowledge: the stream goes on.
 //   - OpenPoints lists the choices that can be switched.
 //
 // # Suspend

@@ -13,7 +13,7 @@ import (
 )
 
 // randomRuns is how many seeds are run, each twice.
-const randomRuns = 60
+const randomRuns = 40
 
 // TestRandomRuns plays a host that does anything legal at any moment against a
 // firmware with random faults and random choices. Invariants hold after every step,
