@@ -21,6 +21,8 @@ type run struct {
 	// base is what earlier executions of the descriptor did.
 	base  hw.Report
 	space *space
+	// aborted: it was ended in the middle of a workgroup.
+	aborted bool
 	// seen is the progress at the last look of the watchdog.
 	seen uint64
 }
@@ -33,6 +35,7 @@ type aborter interface{ Abort() }
 // where that is possible.
 func (r *run) stop(hard bool) {
 	if a, ok := r.exec.(aborter); hard && ok {
+		r.aborted = true
 		a.Abort()
 		return
 	}

@@ -265,6 +265,9 @@ func (f *Firmware) shutdown() error {
 		if len(f.given) == 0 {
 			return nil
 		}
+		if wait == 0 {
+			return ErrRunning
+		}
 		select {
 		case <-f.wake.C():
 		case <-late:
@@ -275,10 +278,10 @@ func (f *Firmware) shutdown() error {
 
 // abandon leaves everything that runs behind.
 func (f *Firmware) abandon() {
-	for _, c := range f.running {
+	for _, c := range slices.Concat(f.running, f.halt.dead) {
 		f.leave(c)
 	}
-	f.running = nil
+	f.running, f.halt = nil, halt{}
 }
 
 // leave takes a command's execution off it, asking it to end.

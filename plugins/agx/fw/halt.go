@@ -29,6 +29,19 @@ type halt struct {
 	event abi.Event
 }
 
+// force ends what did not leave at the end of a workgroup, where that is
+// possible, and reports whether anything was left to be ended.
+func (h *halt) force() bool {
+	forced := false
+	for _, c := range h.dead {
+		if c.run != nil && c.run.exec != nil && !c.run.aborted && !c.run.ended.Load() {
+			c.run.stop(true)
+			forced = forced || c.run.aborted
+		}
+	}
+	return forced
+}
+
 func (h *halt) deadline(now time.Duration) time.Duration {
 	if !h.stopped {
 		return h.stopBy
@@ -128,6 +141,8 @@ func (f *Firmware) settleHalt(culprit *command) bool {
 			}
 		case r.Done == c.run.count:
 			r.Status = hw.StatusDone
+		case c.run.aborted:
+			r.Status, r.Cause, r.Detail = hw.StatusFault, hw.CauseEngine, "ended by a halt of the GPU"
 		default:
 			r.Status = hw.StatusPreempted
 		}
@@ -151,6 +166,9 @@ func (f *Firmware) takeHalt() bool {
 		}
 		if f.cfg.Clock.Now() < f.halt.stopBy {
 			return false
+		}
+		if f.halt.force() {
+			return true
 		}
 		f.crash(fmt.Sprintf("agx_recovery: the GPU did not halt in %s", f.cfg.HaltGrace))
 		return true

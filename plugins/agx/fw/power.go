@@ -58,8 +58,12 @@ func (f *Firmware) takePower() bool {
 	if !p.on || !f.initialized {
 		return false
 	}
-	if len(f.running) > 0 || f.kicked || f.pick() != nil {
+	if len(f.running) > 0 || f.pick() != nil {
 		p.idleSince, p.earlyUntil = now, never
+		return false
+	}
+	if f.kicked {
+		p.idleSince = now
 		return false
 	}
 	if f.global(abi.GlobalPendingSubmissions) != 0 {
