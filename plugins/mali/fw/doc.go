@@ -60,5 +60,6 @@
 // Not modelled: tiler, fragments and heaps (their instructions are invalid, or
 // only take time with Config.GraphicsLite), protected mode (PROTM_ENTER is never
 // acknowledged, PROT_REGION waits for ever), performance counters (acknowledged), SLEEP,
-// the power-off timer, page tables, the 64-bit EP_REQ, instruction tracing.
+// the power-off timer, page tables, instruction tracing, and what interface 4.0 changed: the
+// 64-bit EP_REQ and the STATE field of GLB_REQ.
 package fw

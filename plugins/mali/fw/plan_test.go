@@ -87,15 +87,27 @@ func TestTerminateOvertakesALateSuspend(t *testing.T) {
 }
 
 func TestStreamAcknowledgements(t *testing.T) {
-	h := newReady(t, "cs-ack/START id=1 drop", nil)
-	g := h.group(h.vm(1), 0, 2)
-	g.start()
-	for _, q := range g.queues {
-		q.job(abi.Instruction{})
-	}
-	h.run(ms)
-	if g.queues[0].seqno() != 1 || g.queues[1].seqno() != 0 || h.get(g.queues[1].blockOut()+abi.StreamAck)&1 != 0 {
-		t.Error("the second stream started, or the first did not")
+	for _, action := range []string{"drop", "delay=5ms"} {
+		h := newReady(t, "cs-ack/START id=1 "+action, nil)
+		g := h.group(h.vm(1), 0, 2)
+		g.start()
+		for _, q := range g.queues {
+			q.job(abi.Instruction{})
+		}
+		acked := func() bool { return h.get(g.queues[1].blockOut()+abi.StreamAck)&1 != 0 }
+		h.run(ms)
+		if g.queues[0].seqno() != 1 || g.queues[1].seqno() != 1 || acked() {
+			t.Errorf("%s: seqnos %d and %d, acknowledged %t", action, g.queues[0].seqno(), g.queues[1].seqno(), acked())
+		}
+		h.run(5 * ms)
+		if acked() != (action != "drop") {
+			t.Errorf("%s: acknowledged %t", action, acked())
+		}
+		g.kickStreams(2)
+		g.kick() // The request stands still: it is only acknowledged.
+		if !acked() || g.queues[1].extract() == 0 {
+			t.Errorf("%s: begun anew, or never acknowledged", action)
+		}
 	}
 }
 

@@ -135,19 +135,20 @@ func (s *stream) kick() {
 	s.look = true
 }
 
-// start arms the stream, and begins if its group is active already.
+// start arms the stream, or begins if its group is active already, and
+// acknowledges. A repeat only acknowledges.
 func (s *stream) start() {
-	f, lost := s.g.f, false
-	f.acknowledge(PointStream, "START", s.id(), func(uint32) {
-		s.setAck(abi.SetField(s.ack, abi.StreamStateMask, abi.StreamStart))
-	}, func() { lost = true })
-	if lost {
-		return
+	if !s.started && !s.armed {
+		s.armed = true
+		if s.g.active() && s.g.leaving == nil {
+			s.begin()
+		}
 	}
-	s.armed = true
-	if s.g.active() && !s.started {
-		s.begin()
-	}
+	s.g.f.acknowledge(PointStream, "START", s.id(), func(uint32) {
+		if s.started || s.armed {
+			s.setAck(abi.SetField(s.ack, abi.StreamStateMask, abi.StreamStart))
+		}
+	}, func() {})
 }
 
 // stopped acknowledges a stop.
