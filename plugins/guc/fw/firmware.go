@@ -189,11 +189,13 @@ func (f *Firmware) deadline() time.Duration {
 // after arranges for do to be called in a Step, d from now; what is due at the
 // same moment keeps its order.
 func (f *Firmware) after(d time.Duration, do func()) {
-	f.arrange(delayed{at: f.cfg.Clock.Now() + d, do: do})
+	f.arrange(d, delayed{do: do})
 }
 
-func (f *Firmware) arrange(d delayed) {
-	if d.at < f.cfg.Clock.Now() {
+// arrange looks at the clock once: a real one has gone on at the next look.
+func (f *Firmware) arrange(wait time.Duration, d delayed) {
+	now := f.cfg.Clock.Now()
+	if d.at = now + wait; d.at < now {
 		d.at = never // Beyond what a duration holds.
 	}
 	i := len(f.later)

@@ -84,7 +84,7 @@ func (f *Firmware) undo(r hw.Rule, do func()) {
 
 // afterFault is after for what a fault plan arranges.
 func (f *Firmware) afterFault(d time.Duration, do func()) {
-	f.arrange(delayed{at: f.cfg.Clock.Now() + d, do: do, fault: true})
+	f.arrange(d, delayed{do: do, fault: true})
 }
 
 // takeDoom ends the firmware if a fault said so.

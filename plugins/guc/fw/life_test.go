@@ -130,6 +130,27 @@ func TestLoadTakesTimeAndOnlyAfterAReset(t *testing.T) {
 	h.wantRegister(abi.RegStatus, ready)
 }
 
+// restless is a clock that goes on between two looks, as a real one does.
+type restless struct {
+	*hw.VirtualClock
+	looks time.Duration
+}
+
+// Now implements hw.Clock.
+func (r *restless) Now() time.Duration {
+	r.looks++
+	return r.VirtualClock.Now() + r.looks
+}
+
+// TestLoadWithoutDelay: what takes no time happens, although the clock went on meanwhile.
+func TestLoadWithoutDelay(t *testing.T) {
+	h := newReady(t, func(c *fw.Config) { c.Clock = &restless{VirtualClock: c.Clock.(*hw.VirtualClock)} })
+	h.store(abi.RegReset, abi.ResetFull)
+	h.store(abi.RegLoad, abi.LoadFirmware)
+	h.wantRegister(abi.RegLoad, 0)
+	h.wantRegister(abi.RegStatus, ready)
+}
+
 func TestFailedLoad(t *testing.T) {
 	h, _ := faulty(t, "load nth=2 fail=0x71")
 	for i, want := range []uint32{ready, 0x7100, ready} {
