@@ -32,16 +32,19 @@ const (
 	muchData
 )
 
-// all are the checks of every level, lowest first.
-func all() []check {
-	return slices.Concat(
+// groups are the checks by what they are about, lowest level first.
+func groups() [][]check {
+	return [][]check{
 		helloChecks, sessionChecks, malformedChecks, kernelChecks, createChecks, jobChecks, cancelChecks, faultChecks, eventChecks, observeChecks,
 		messageChecks,
 		suspendChecks, imageChecks, resultChecks,
 		repeatChecks, staleChecks, reconnectChecks, deathChecks,
 		portableChecks,
-	)
+	}
 }
+
+// all are the checks of every level, lowest first.
+func all() []check { return slices.Concat(groups()...) }
 
 // verdict is what a check panics with to end.
 type verdict struct {
