@@ -43,13 +43,14 @@ var optionKeys = []key{
 		shape: duration(uint64(10*time.Millisecond), uint64(24*time.Hour))},
 	{name: "slice", doc: "agx: time that a suspend may take: jobs are cut into commands that fit into it; 50ms by default.",
 		shape: duration(uint64(time.Millisecond), uint64(10*time.Second))},
+	{name: "faults", doc: "guc: a fault plan, for trials: what goes wrong in the emulated firmware, by count; the backend's page has its words.", shape: text},
 	{name: "firmware", doc: "agx: version of the firmware; 13.5 by default.", shape: word("12.3", "13.5")},
 }
 
 // optionsOf says which built-in backends have an option; one that is not listed
 // is everybody's. What another backend takes is known when its plugin runs.
 var optionsOf = map[string][]string{
-	"quantum": {"guc", "mali"}, "instances": {"guc"}, "min-run": {"guc", "mali"}, "runtime-idle": {"guc", "mali"},
+	"quantum": {"guc", "mali"}, "instances": {"guc"}, "faults": {"guc"}, "min-run": {"guc", "mali"}, "runtime-idle": {"guc", "mali"},
 	"slice": {"agx"}, "firmware": {"agx"},
 }
 

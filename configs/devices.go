@@ -91,7 +91,7 @@ func (b *builder) checkOptions(v *value, d core.DeviceSpec) {
 }
 
 // options returns the options of a device in canonical form: durations as Go
-// writes them, counts in decimal; nil when there are none.
+// writes them, counts in decimal, words and text as they stand; nil when there are none.
 func options(v *value) map[string]string {
 	if v == nil {
 		return nil
@@ -103,7 +103,7 @@ func options(v *value) map[string]string {
 		case got == nil:
 		case k.shape.kind == kindDuration:
 			out[k.name] = time.Duration(got.number).String()
-		case k.shape.kind == kindWord:
+		case k.shape.kind == kindWord, k.shape.kind == kindText:
 			out[k.name] = got.text
 		default:
 			out[k.name] = strconv.FormatUint(got.number, 10)

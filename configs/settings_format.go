@@ -29,7 +29,9 @@ var pluginShape = mapping("plugin",
 )
 
 // engineKeys are the device options that belong to the engine.
-var engineKeys = slices.DeleteFunc(slices.Clone(optionKeys), func(k key) bool { return k.name == "instances" || k.name == "firmware" })
+var engineKeys = slices.DeleteFunc(slices.Clone(optionKeys), func(k key) bool {
+	return slices.Contains([]string{"instances", "firmware", "faults"}, k.name)
+})
 
 // knownEngines are those that may have defaults: a device of any backend has one of them.
 var knownEngines = []string{"wasm", "opencl", "test"}

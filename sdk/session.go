@@ -52,7 +52,7 @@ func (s *server) session(stream sessionStream) error {
 	defer leave()
 	d, err := s.open(stream.Context(), spec)
 	if err != nil {
-		return fmt.Errorf("open device %s: %w", spec.Name, err)
+		return err
 	}
 	ss := &session{number: core.Session(open.GetSession()), d: d, stream: stream}
 	ss.ctx, ss.end = context.WithCancelCause(stream.Context())

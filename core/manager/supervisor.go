@@ -335,7 +335,7 @@ func (s *supervisor) open(ctx context.Context, inst Instance, fresh bool) ([]Lin
 			d.post(func() { d.fromLink(session, events) })
 		})
 		if err != nil {
-			return links, fmt.Errorf("open device %s: %w", d.spec.Name, err)
+			return links, err
 		}
 		links = append(links, link)
 		if !link.Describe().SavesImages {

@@ -10,6 +10,7 @@ import (
 	"github.com/gpuwm/gpuwm/core"
 	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
+	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
 // Option is one option of a device in a deployment file. Set takes its text.
@@ -70,6 +71,18 @@ func Number(name string, to *int, least, most uint64) Option {
 			err = fmt.Errorf("%d, want %d to %d", n, least, most)
 		}
 		*to = int(n)
+		return err
+	}}
+}
+
+// Faults is an option with a fault plan in a vendor's words. Each opening of the
+// device has a plan of its own, which counts from the beginning.
+func Faults(name string, to **hw.Faults, words hw.Vocabulary) Option {
+	return Option{name, func(text string) error {
+		plan, err := hw.ParsePlan(text)
+		if err == nil {
+			*to, err = hw.NewFaults(plan, words)
+		}
 		return err
 	}}
 }

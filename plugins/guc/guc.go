@@ -11,7 +11,6 @@ package guc
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/board"
@@ -44,14 +43,6 @@ func (b *backend) Describe() core.BackendDescription {
 
 // Open implements sdk.Backend. spec.Options are described at settings.
 func (b *backend) Open(ctx context.Context, spec core.DeviceSpec, log hclog.Logger, failed func(error)) (sdk.Device, error) {
-	dev, err := b.open(ctx, spec, log, failed)
-	if err != nil {
-		return nil, fmt.Errorf("open device %s: %w", spec.Name, err)
-	}
-	return dev, nil
-}
-
-func (b *backend) open(ctx context.Context, spec core.DeviceSpec, log hclog.Logger, failed func(error)) (*board.Device, error) {
 	set, err := parseSettings(spec)
 	if err != nil {
 		return nil, err
@@ -87,6 +78,7 @@ func assemble(spec core.DeviceSpec, set settings, eng engine.Engine, clock hw.Cl
 		Arena: arena, Ports: ports, Engine: eng, Clock: clock, Trace: trace,
 		Classes:    map[abi.EngineClass]int{abi.ClassCompute: set.instances},
 		QuantumMin: set.quantum, PreemptionMin: set.hang, ResetGrace: resetGrace,
+		Faults: set.faults,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, arena.Close())

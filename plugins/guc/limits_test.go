@@ -87,6 +87,7 @@ func TestSettingsRanges(t *testing.T) {
 		"runtime-idle":       {"0s", "want 10ms to 24h0m0s"},
 		"min-run":            {"11s", "want 0s to 10s"},
 		"preemption-timeout": {"1s", "unknown; there are"},
+		"faults":             {"g2h/NOTHING drop", "nothing called"},
 	} {
 		_, err := parseSettings(core.DeviceSpec{Options: map[string]string{name: c.value}})
 		if !errors.Is(err, core.ErrInvalid) || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), name) {

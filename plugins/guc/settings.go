@@ -7,6 +7,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/board"
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
+	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
 // settings are the options of one device in a deployment file:
@@ -17,6 +18,7 @@ import (
 //	instances      compute engine instances, which execute entities side by side; 1 (default) to 9
 //	min-run        how long an entity runs before a suspend takes it off; 0s to 10s, default 5ms
 //	runtime-idle   how long nothing may have happened before the device sleeps (D3hot); 10ms to 24h, default 1s
+//	faults         what goes wrong in the firmware (hw.Plan, fw.Vocabulary); nothing unless given
 type settings struct {
 	// engine is wasm (the default) or test.
 	engine        string
@@ -25,6 +27,8 @@ type settings struct {
 	instances     int
 	// minRun and idle are as in driver.Config: 0 means the default.
 	minRun, idle time.Duration
+	// faults is nil without a plan.
+	faults *hw.Faults
 }
 
 const (
@@ -52,8 +56,10 @@ func (s settings) timeouts() driver.Timeouts {
 }
 
 // leaveBound is the longest that a suspend or destroy may take: the disable,
-// which may have to wait for the hang deadline, the GT reset when even that does not help, and what else is to be said.
-func (s settings) leaveBound() time.Duration { return s.timeouts().Ack + resetGrace + leaveMargin }
+// which may have to wait for the minimum run and the hang deadline, the GT reset when even that does not help, and what else is to be said.
+func (s settings) leaveBound() time.Duration {
+	return max(s.minRun, 0) + s.timeouts().Ack + resetGrace + leaveMargin
+}
 
 // parseSettings checks engine and options; errors wrap core.ErrInvalid.
 func parseSettings(spec core.DeviceSpec) (settings, error) {
@@ -65,7 +71,8 @@ func parseSettings(spec core.DeviceSpec) (settings, error) {
 		board.Number("cores", &s.cores, 0, coresMax),
 		board.Number("instances", &s.instances, 1, driver.InstancesMax),
 		board.Duration("min-run", &s.minRun, 0, minRunMax),
-		board.Duration("runtime-idle", &s.idle, hangMin, idleMost))
+		board.Duration("runtime-idle", &s.idle, hangMin, idleMost),
+		board.Faults("faults", &s.faults, fw.Vocabulary()))
 	switch s.minRun {
 	case unset:
 		s.minRun = 0 // The driver's default.
