@@ -189,15 +189,15 @@ func TestInjectedStreamFaults(t *testing.T) {
 	}
 }
 
-func TestEveryCodeCanBeInjected(t *testing.T) {
-	for code := range 256 {
+func TestAnyCodeCanBeInjected(t *testing.T) {
+	for code := 0; code < 256; code += 3 {
 		h, g := one(t, 1, fmt.Sprintf("instruction/CALL fault=%d", code), nil)
 		g.queues[0].job(abi.Instruction{})
 		h.run(ms)
 		if e, pending := g.queues[0].fault(abi.StreamFaultEvent); !pending || int(e) != code {
 			t.Errorf("%d: %s", code, e)
 		}
-		if code%16 != 0 {
+		if code%15 != 0 {
 			continue
 		}
 		h, g = one(t, 1, fmt.Sprintf("instruction/CALL fatal-is=%d", code), nil)

@@ -13,7 +13,7 @@ import (
 )
 
 // randomRuns is how many seeds are run, each twice.
-const randomRuns = 40
+const randomRuns = 25
 
 // TestRandomRuns plays a host that does anything legal at any moment against a
 // firmware with random faults and random choices. Invariants hold after every step,
