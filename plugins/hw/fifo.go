@@ -10,7 +10,7 @@ import "fmt"
 //	0x20   4     messages put, by the sender
 //	0x40   16×n  messages
 //
-// Both counters run freely. Each side is one goroutine. A line of the Ports tells
+// Both counters run modulo twice the slots. Each side is one goroutine. A line of the Ports tells
 // the other side that there is something.
 type FIFO struct {
 	counters Words
@@ -44,9 +44,12 @@ func NewFIFO(r *Registers, offset, slots uint32) (*FIFO, error) {
 	return &FIFO{counters: counters, messages: messages, slots: slots}, nil
 }
 
+// counter reads a counter, in range whatever the memory says.
+func (f *FIFO) counter(word uint32) uint32 { return f.counters.Load(word) % (2 * f.slots) }
+
 // Len returns how many messages wait; at most the slots, whatever the memory says.
 func (f *FIFO) Len() uint32 {
-	return min(f.counters.Load(fifoPut)-f.counters.Load(fifoTaken), f.slots)
+	return min((f.counter(fifoPut)+2*f.slots-f.counter(fifoTaken))%(2*f.slots), f.slots)
 }
 
 // Put adds a message; false means that the queue is full and nothing happened.
@@ -54,12 +57,12 @@ func (f *FIFO) Put(msg0, msg1 uint64) bool {
 	if f.Len() == f.slots {
 		return false
 	}
-	put := f.counters.Load(fifoPut)
+	put := f.counter(fifoPut)
 	at := put % f.slots * (fifoMessage / 4)
 	for i, v := range [...]uint32{uint32(msg0), uint32(msg0 >> 32), uint32(msg1), uint32(msg1 >> 32)} {
 		f.messages.Store(at+uint32(i), v)
 	}
-	f.counters.Store(fifoPut, put+1)
+	f.counters.Store(fifoPut, (put+1)%(2*f.slots))
 	return true
 }
 
@@ -68,11 +71,11 @@ func (f *FIFO) Take() (msg0, msg1 uint64, ok bool) {
 	if f.Len() == 0 {
 		return 0, 0, false
 	}
-	taken := f.counters.Load(fifoTaken)
+	taken := f.counter(fifoTaken)
 	at := taken % f.slots * (fifoMessage / 4)
 	word := func(i uint32) uint64 { return uint64(f.messages.Load(at + i)) }
 	msg0, msg1 = word(0)|word(1)<<32, word(2)|word(3)<<32
-	f.counters.Store(fifoTaken, taken+1)
+	f.counters.Store(fifoTaken, (taken+1)%(2*f.slots))
 	return msg0, msg1, true
 }
 

