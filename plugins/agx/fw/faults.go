@@ -75,7 +75,7 @@ var texts = map[string]string{
 	PointLog:        "a line of the log about to be written",
 	PointPowerOff:   "the GPU that has just been switched off",
 
-	FaultDrop:      "loses it; a device-control message is consumed, but nothing is done",
+	FaultDrop:      "loses it; a device-control message is consumed, but nothing is done; of a RunWorkQueue the new items are not seen",
 	FaultDelay:     "does it later",
 	FaultDuplicate: "does it twice",
 	FaultVersion:   "makes HELLO offer only this version",

@@ -4,9 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
-	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
@@ -98,11 +96,11 @@ func (f *Firmware) injectManagement(m abi.Management, send func(abi.Management))
 			m.Bitmap = 0
 		}
 	}
-	f.later0(wait, lost, func() { send(m) })
+	f.inTime(wait, lost, func() { send(m) })
 }
 
-// later0 does something now or after a while, unless it is lost.
-func (f *Firmware) later0(wait time.Duration, lost bool, do func()) {
+// inTime does something now or after a while, unless it is lost.
+func (f *Firmware) inTime(wait time.Duration, lost bool, do func()) {
 	switch {
 	case lost:
 	case wait > 0:
@@ -122,7 +120,7 @@ func (f *Firmware) injectInit(do func()) {
 		}
 		wait += r.Duration(0)
 	}
-	f.later0(wait, lost, do)
+	f.inTime(wait, lost, do)
 }
 
 // injectControl meets a device-control message and executes it. True means that
@@ -167,60 +165,14 @@ func (f *Firmware) injectPipe(m *abi.RunWorkQueue, level uint32) bool {
 			do = false
 		}
 	}
-	if do {
-		f.kick(level, m)
+	if !do {
+		m.Write = f.writeOf(m.Queue) // The firmware still learns of a new queue.
 	}
+	f.kick(level, m)
 	if f.phase != phaseCrashed {
 		f.host.pipes[level].Consume()
 	}
 	return f.phase == phaseCrashed
-}
-
-// startEngine starts a dispatch, or what the plan makes of it; nil means that
-// nothing runs.
-func (f *Firmware) startEngine(c *command, work engine.Dispatch, notify func()) (engine.Execution, error) {
-	rules, lost := f.meet(PointCommand, "", uint64(c.q.info.UUID))
-	x := &hung{clock: f.cfg.Clock, since: f.cfg.Clock.Now(), notify: notify}
-	if lost {
-		return x, nil
-	}
-	for _, r := range rules {
-		switch r.Action {
-		case FaultHang:
-			return x, nil
-		case FaultHangInfo, FaultNobody:
-			c.faultInfo, c.nobody = r.Action == FaultHangInfo, r.Action == FaultNobody
-			return x, nil
-		case FaultStuck:
-			return stuck{x}, nil
-		case FaultSoft:
-			done := c.run.base
-			done.Status, done.Done = hw.StatusDone, c.run.count
-			c.run.base = done
-			f.report(c, done)
-			return nil, nil
-		case FaultFault, FaultUnknown, FaultVM:
-			f.blame(c, hw.CauseMemory, "injected fault")
-			info := &abi.MMUFault{Reason: abi.FaultUnmapped, Read: true, VMSlot: uint8(c.rc.VMSlot), Address: c.rc.Stream}
-			if r.Action == FaultVM {
-				info.VMSlot = uint8(r.Number())
-			}
-			if r.Action == FaultUnknown {
-				info = nil
-			}
-			f.fault(c, info)
-			return nil, nil
-		case FaultChannel:
-			f.blame(c, hw.CauseEngine, "injected channel error")
-			f.stopCommand(c, abi.ChannelErrorType(r.Number()))
-			return nil, nil
-		}
-	}
-	exec, err := f.cfg.Engine.Start(work, notify)
-	if err != nil {
-		return nil, &core.FaultError{Cause: core.CauseDevice, Detail: err.Error()}
-	}
-	return exec, nil
 }
 
 // injectBarrier meets a barrier and reports whether the plan holds it.
@@ -302,7 +254,7 @@ func (f *Firmware) injectEvent(m abi.Event, id uint64, emit func([]byte)) {
 			f.lasting(r, fullDefault, &f.injected.eventsFull, func() {})
 		}
 	}
-	f.later0(wait, false, func() {
+	f.inTime(wait, false, func() {
 		for _, e := range entries {
 			emit(e)
 		}
@@ -319,7 +271,7 @@ func (f *Firmware) injectRX(do func()) {
 		}
 		wait += r.Duration(0)
 	}
-	f.later0(wait, lost, do)
+	f.inTime(wait, lost, do)
 }
 
 // injectHalt meets a halt that has begun.

@@ -159,6 +159,22 @@ func (f *Firmware) kick(level uint32, m *abi.RunWorkQueue) {
 	f.extend(q, level, m)
 }
 
+// writeOf is the write index of a queue as the firmware has it, or would have it.
+func (f *Firmware) writeOf(va abi.VA) uint32 {
+	if q := f.queues[va]; q != nil {
+		return q.write
+	}
+	var info abi.QueueInfo
+	if f.decode(va, &info, "queue info") != nil {
+		return 0
+	}
+	ring, err := f.words(info.RingState, abi.RingStateSize)
+	if err != nil {
+		return 0
+	}
+	return ring.Load(abi.RingStateRead)
+}
+
 // uuidOf is the uuid of the queue that a message names, as far as it is known.
 func (f *Firmware) uuidOf(va abi.VA) uint64 {
 	if q := f.queues[va]; q != nil {
