@@ -184,6 +184,8 @@ func (s *supervisor) life(ctx context.Context, record *core.InstanceRecord) (cor
 	defer s.current.Store(nil)
 	if record != nil && s.manager.config.Launcher.Outdated(rec) {
 		s.log.Info("plugin executable has changed", "instance", rec.Instance)
+		s.hold() // they go on in the new process, or here when it fails
+		defer s.release()
 		select {
 		case s.upgrades <- make(chan error, 1):
 		default:

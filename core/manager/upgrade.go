@@ -172,12 +172,7 @@ func (s *supervisor) evacuate(ctx context.Context, t *tenure) error {
 	defer events.Close()
 	down, stop := anyDown(t.links)
 	defer stop()
-	for _, d := range s.devices {
-		d.do(func() {
-			d.evacuating = true
-			d.evacuate()
-		})
-	}
+	s.hold()
 	for _, d := range s.devices {
 		for {
 			empty, err := read(ctx, d, func() (bool, error) { return d.empty(), nil })
@@ -206,6 +201,16 @@ func (s *supervisor) evacuate(ctx context.Context, t *tenure) error {
 		}
 	}
 	return nil
+}
+
+// hold asks the entities off the instance, whenever there is one.
+func (s *supervisor) hold() {
+	for _, d := range s.devices {
+		d.do(func() {
+			d.evacuating = true
+			d.evacuate()
+		})
+	}
 }
 
 // release lets the entities come back, wherever the session is.

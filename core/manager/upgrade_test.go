@@ -117,6 +117,30 @@ func TestOutdatedInstanceIsReplaced(t *testing.T) {
 	})
 }
 
+// TestOutdatedInstanceGoesOn: when it cannot be replaced, or dies before it is, its
+// entities are let go on.
+func TestOutdatedInstanceGoesOn(t *testing.T) {
+	upgrading(t, func(t *testing.T, r *rig, old *process) {
+		r.stop(true)
+		r.lock(func() { r.failOpens = 1 })
+		r.start(nil)
+		r.ends(core.JobCompleted, "a", "b", "c")
+		r.executed(0, "a", "b", "c")
+		if r.process() != old {
+			t.Error("the old process does not go on")
+		}
+	})
+	for at := time.Duration(0); at < 20*time.Millisecond; at += time.Millisecond {
+		upgrading(t, func(t *testing.T, r *rig, old *process) {
+			r.stop(true)
+			r.start(nil)
+			time.Sleep(at)
+			r.kill(old)
+			r.ends(core.JobCompleted, "a", "b", "c")
+		})
+	}
+}
+
 func TestUpgradeOfNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		if err := r.upgrade(); err != nil || r.started != 0 {
