@@ -449,3 +449,50 @@ func FuzzG2H(f *testing.F) {
 		_ = a.Destroy(background)
 	})
 }
+
+// TestSeqnoGoesOn: a context made of an image of this backend never repeats a seqno;
+// one made of another's begins where a fresh one does.
+func TestSeqnoGoesOn(t *testing.T) {
+	w := testWorld(t, nil)
+	seqno := func(l *life) uint32 {
+		for _, c := range w.driver.Contexts() {
+			if c.Entity == l.spec.ID {
+				return c.Seqno
+			}
+		}
+		t.Fatalf("%s has no context", l.name)
+		return 0
+	}
+	a := w.create("a", nil)
+	fresh := seqno(a)
+	for id := range core.JobID(3) {
+		w.ok(a.Run(background, w.job(id+1, 5, "workgroup=1ms")))
+	}
+	w.until("three jobs", func() bool { return a.ended[3] != "" })
+	w.ok(a.Suspend(background))
+	image, err := a.Save(background)
+	w.ok(err)
+	b := w.create("b", image)
+	if seqno(b) != fresh+3 {
+		t.Errorf("it goes on after seqno %d, not %d", seqno(b), fresh+3)
+	}
+	w.ok(b.Run(background, w.job(4, 5, "workgroup=1ms")))
+	w.until("the job of b", func() bool { return b.ended[4] != "" })
+	if seqno(b) != fresh+4 {
+		t.Errorf("its job has seqno %d, not %d", seqno(b), fresh+4)
+	}
+	c := w.create("c", foreign{image})
+	if seqno(c) != fresh {
+		t.Errorf("another backend's image goes on after seqno %d, not %d", seqno(c), fresh)
+	}
+}
+
+// foreign is an image under another backend's name.
+type foreign struct{ core.ImageSource }
+
+// Header implements core.ImageSource.
+func (f foreign) Header() core.ImageHeader {
+	h := f.ImageSource.Header()
+	h.Backend = "other"
+	return h
+}

@@ -186,6 +186,32 @@ func TestMoveStartsOver(t *testing.T) {
 	}
 }
 
+// TestMoveTellsAgain: a submission that was lost before the move is told of again
+// after it, and not only by the driver's own look at who does not begin.
+func TestMoveTellsAgain(t *testing.T) {
+	w, err := setup{plan: "h2g/SCHED_CONTEXT drop", arena: 32 << 20, driver: func(c *driver.Config) { c.Timeouts.Start = worldTime }}.make(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.end)
+	a := w.create("a", nil)
+	w.ok(a.Run(background, w.job(1, 5, "workgroup=1ms")))
+	w.until("the first job", func() bool { return a.ended[1] != "" })
+	w.ok(a.Run(background, w.job(2, 5, "workgroup=1ms")))
+	w.run(10 * time.Millisecond)
+	if w.faults.Fired() != 1 || a.started[2] {
+		t.Fatalf("%d faults, reports %q", w.faults.Fired(), w.log)
+	}
+	w.ok(w.move())
+	w.run(100 * time.Millisecond)
+	if a.ended[2] != "completed" {
+		t.Errorf("reports %q", w.log)
+	}
+	w.check(a, [2]uint64{1, 5}, [2]uint64{2, 5})
+	w.ok(a.Destroy(background))
+	w.idle()
+}
+
 // TestPauseAndGoOn: the move does not come about.
 func TestPauseAndGoOn(t *testing.T) {
 	w := testWorld(t, nil)
