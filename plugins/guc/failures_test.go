@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
 )
 
@@ -97,6 +98,15 @@ var variants = []struct {
 		c.MessageDelay, c.DoneDelay, c.LoadDelay = 100*time.Microsecond, time.Millisecond, 50*time.Millisecond
 	}},
 	{"free", func(c *fw.Config) { c.NoHeadOfLineBlocking = true }},
+	{"other", func(c *fw.Config) {
+		c.OpenPoints = fw.OpenPoints{
+			ResetOrder:     []abi.Action{abi.ActionSchedContextModeDone, abi.ActionContextReset, abi.ActionStateCapture},
+			KeepPreemption: true, CarryQuantum: true, NotifyFirst: true, // Promote makes other victims; the random runs have it.
+		}
+	}},
+	{"early", func(c *fw.Config) {
+		c.ResetOrder = []abi.Action{abi.ActionContextReset, abi.ActionSchedContextModeDone, abi.ActionStateCapture}
+	}},
 }
 
 // TestFailures runs every row under every setting, and then what must hold after any of them.

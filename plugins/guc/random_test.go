@@ -114,6 +114,9 @@ type keptJob struct {
 	outcome string
 }
 
+// resetMessages are what a forced disable makes the firmware say, in any order.
+var resetMessages = []abi.Action{abi.ActionStateCapture, abi.ActionContextReset, abi.ActionSchedContextModeDone}
+
 func runSeed(t fatal, sum *tally) [32]byte {
 	t.Helper()
 	seed := t.(seeded).seed
@@ -123,10 +126,17 @@ func runSeed(t fatal, sum *tally) [32]byte {
 		t.Fatal(err)
 	}
 	delay, done := time.Duration(r.random.IntN(3))*200*time.Microsecond, time.Duration(r.random.IntN(3))*500*time.Microsecond
-	free, first, instances := r.random.IntN(2) == 0, r.random.IntN(2) == 0, 1+r.random.IntN(2)
+	free, instances := r.random.IntN(2) == 0, 1+r.random.IntN(2)
+	open := fw.OpenPoints{
+		KeepPreemption: r.random.IntN(2) == 0, CarryQuantum: r.random.IntN(2) == 0, NotifyFirst: r.random.IntN(2) == 0,
+		Promote: time.Duration(r.random.IntN(2)) * 50 * time.Millisecond,
+	}
+	for _, i := range r.random.Perm(len(resetMessages)) {
+		open.ResetOrder = append(open.ResetOrder, resetMessages[i])
+	}
 	r.setup = setup{arena: 32 << 20, faults: faults, clock: hw.NewVirtualClock(),
 		firmware: func(c *fw.Config) {
-			c.MessageDelay, c.DoneDelay, c.NoHeadOfLineBlocking, c.NotifyFirst = delay, done, free, first
+			c.MessageDelay, c.DoneDelay, c.NoHeadOfLineBlocking, c.OpenPoints = delay, done, free, open
 			c.Classes = map[abi.EngineClass]int{abi.ClassCompute: instances}
 		},
 		driver: func(c *driver.Config) { c.Credits, c.Instances = 32, instances }}

@@ -84,6 +84,14 @@ var rows = []row{
 			s.ok(s.a.Run(background, s.job(1, 50, "workgroup=1ms hang=3")))
 			s.settled()
 		}},
+	{name: "hang-taken-off", failure: "context hang, while it is taken off", reaction: "guilty, in whichever order MODE_DONE and CONTEXT_RESET come; nothing is suspended or cancelled",
+		guilty: []string{"a"}, run: func(s *scene) {
+			s.a = s.create("a", nil)
+			s.ok(s.a.Run(background, s.job(1, 50, "workgroup=1ms hang=3")))
+			s.run(20 * time.Millisecond)
+			s.ok(s.a.Cancel(background, 1))
+			s.settled()
+		}},
 	{name: "will-not-preempt", reason: "no answer in state suspending", failure: "will not preempt, engine resets off", reaction: "no MODE_DONE in 5 s, and a firmware that lives: guilty, GT reset",
 		plan: "batch id=0 hang", config: func(s *setup) { s.driver = func(c *driver.Config) { c.NoEngineResets = true } },
 		resets: 1, guilty: []string{"a"}, run: func(s *scene) {

@@ -58,6 +58,13 @@ func (d *Driver) modeDone(q *queue, e event) {
 	switch q.state {
 	case enabled:
 		q.enabledAt = d.config.Clock.Now()
+	case suspended, disabled:
+		// CONTEXT_RESET may come behind the answer: a job that faulted is neither
+		// suspended nor cancelled.
+		if found := q.faulted(); found != nil {
+			q.advance(ban)
+			q.lose(found.cause, found.detail)
+		}
 	case banned:
 		if found := q.evidence; found != nil {
 			q.lose(found.cause, found.detail)
@@ -90,16 +97,25 @@ func (d *Driver) takeReset(id abi.GUCID, body abi.Body, cause core.Cause, detail
 	if d.failure != nil || d.phase != phaseUp && d.phase != phaseMoving || !q.advance(contextReset) || q.state.dying() {
 		return
 	}
-	if q.published > 0 {
-		report, err := q.readReport(q.jobs[0])
-		if err == nil && report.Status == hw.StatusFault {
-			cause, detail = faultCause(report.Cause), report.Detail
-		}
-	} else {
+	if found := q.faulted(); found != nil {
+		cause, detail = found.cause, found.detail
+	} else if q.published == 0 {
 		cause, detail = core.CauseDevice, "context was reset without work"
 	}
 	q.lose(cause, detail)
 	q.settle()
+}
+
+// faulted returns what the descriptor of the first job that the firmware sees says of a fault.
+func (q *queue) faulted() *evidence {
+	if q.published == 0 {
+		return nil
+	}
+	report, err := q.readReport(q.jobs[0])
+	if err != nil || report.Status != hw.StatusFault {
+		return nil
+	}
+	return &evidence{faultCause(report.Cause), report.Detail}
 }
 
 // faultCause translates the descriptor's cause into the shared noun.
