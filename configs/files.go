@@ -170,7 +170,7 @@ func (f *files) output(v *value) (string, bool) {
 		// The output directory itself is reported once, by its own name.
 		if bad, seen := f.place(base); bad != "" {
 			if !seen {
-				f.add(v.node, "create it, or choose another one with --output-dir", "output directory %s: %s", f.outputDirShown(), bad)
+				f.add(v.node, outputDirHint(base), "output directory %s: %s", f.outputDirShown(), bad)
 			}
 			return "", false
 		}
@@ -209,6 +209,14 @@ func (f *files) outputDirShown() string {
 		return "."
 	}
 	return f.outputDir
+}
+
+// outputDirHint says what to do about an output directory that cannot be written.
+func outputDirHint(dir string) string {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return "create it, or choose another one with --output-dir"
+	}
+	return "choose another one with --output-dir"
 }
 
 // place says what keeps files from being created in a directory, empty for

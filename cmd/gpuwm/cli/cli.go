@@ -95,6 +95,7 @@ func (c *command) root() *cobra.Command {
 	root.SetIn(c.stdin)
 	root.SetOut(c.stdout)
 	root.SetErr(c.stderr)
+	root.SetFlagErrorFunc(flagError)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
 	flags.String(configs.KeyDataDir, "", "directory of records and images (default: the XDG state directory)")
@@ -184,7 +185,7 @@ func badFile(err error) error {
 func (c *command) group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	g := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return fmt.Errorf("%s needs a verb", cmd.CommandPath())
+			return fmt.Errorf("%s: needs a verb: %s", verbPath(cmd), strings.Join(verbsOf(cmd), ", "))
 		}
 		return unknownVerb(cmd, args[0])
 	}}
@@ -192,14 +193,20 @@ func (c *command) group(use, short string, verbs ...*cobra.Command) *cobra.Comma
 	return g
 }
 
-// unknownVerb says which verb was probably meant.
-func unknownVerb(cmd *cobra.Command, word string) error {
+// verbsOf lists the verbs below one.
+func verbsOf(cmd *cobra.Command) []string {
 	var verbs []string
 	for _, v := range cmd.Commands() {
 		if v.IsAvailableCommand() {
 			verbs = append(verbs, v.Name())
 		}
 	}
+	return verbs
+}
+
+// unknownVerb says which verb was probably meant.
+func unknownVerb(cmd *cobra.Command, word string) error {
+	verbs := verbsOf(cmd)
 	hint := "verbs are " + strings.Join(verbs, ", ")
 	if best, ok := configs.Nearest(word, verbs); ok {
 		hint = fmt.Sprintf("did you mean %q?", best)

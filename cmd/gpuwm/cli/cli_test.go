@@ -83,10 +83,16 @@ func TestUsageErrors(t *testing.T) {
 	const general = "hint: gpuwm --help lists verbs and flags\n"
 	b.want("rnu x", 2, "", "gpuwm: usage: unknown verb \"rnu\"\nhint: did you mean \"run\"?\n")
 	b.want("config chekc", 2, "", "gpuwm: usage: unknown verb \"chekc\"\nhint: did you mean \"check\"?\n")
-	b.want("config", 2, "", "gpuwm: usage: gpuwm config needs a verb\n"+general)
-	b.want("run", 2, "", "gpuwm: usage: accepts 1 arg(s), received 0\n"+general)
-	b.want("run --nope x", 2, "", "gpuwm: usage: unknown flag: --nope\n"+general)
-	b.want("version -o xml", 2, "", "gpuwm: usage: invalid argument \"xml\" for \"-o, --output\" flag: must be one of table, json\n"+general)
+	b.want("config", 2, "", "gpuwm: usage: config: needs a verb: check, schema, show\n"+general)
+	b.want("run", 2, "", "gpuwm: usage: run: needs FILE\n"+general)
+	b.want("run a b", 2, "", "gpuwm: usage: run: takes FILE only, and \"b\" is too much\n"+general)
+	b.want("version x", 2, "", "gpuwm: usage: version: takes nothing, and \"x\" is too much\n"+general)
+	b.want("run --out x", 2, "", "gpuwm: usage: unknown flag --out\n"+general)
+	b.want("run --restrat x", 2, "", "gpuwm: usage: unknown flag --restrat\nhint: did you mean --restart?\n")
+	b.want("run x --data-dir", 2, "", "gpuwm: usage: --data-dir: needs a value\n"+general)
+	b.want("run -q", 2, "", "gpuwm: usage: unknown flag -q\n"+general)
+	b.want("run --nope x", 2, "", "gpuwm: usage: unknown flag --nope\n"+general)
+	b.want("version -o xml", 2, "", "gpuwm: usage: --output xml: must be one of table, json\n"+general)
 	b.env["GPUWM_OUTPUT"] = "yaml"
 	b.want("version", 2, "", "gpuwm: environment GPUWM_OUTPUT: must be one of table, json\n")
 }

@@ -13,7 +13,7 @@ func (c *command) configVerb() *cobra.Command {
 	check := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Check a deployment file and all it names; nothing is created",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes("FILE"),
 		RunE: c.action(func(cmd *cobra.Command, args []string) error {
 			return c.check(cmd, args[0], outputDir)
 		}),
@@ -22,7 +22,7 @@ func (c *command) configVerb() *cobra.Command {
 	schema := &cobra.Command{
 		Use:   "schema",
 		Short: "Print the JSON schema of the deployment file",
-		Args:  cobra.NoArgs,
+		Args:  takes(),
 		RunE: c.action(func(*cobra.Command, []string) error {
 			_, err := c.stdout.Write(configs.Schema())
 			return err
@@ -31,7 +31,7 @@ func (c *command) configVerb() *cobra.Command {
 	show := &cobra.Command{
 		Use:   "show",
 		Short: "Print the settings and where each comes from",
-		Args:  cobra.NoArgs,
+		Args:  takes(),
 		RunE:  c.action(func(cmd *cobra.Command, _ []string) error { return c.show(cmd) }),
 	}
 	return c.group("config", "Check files, print settings and the schema", check, show, schema)

@@ -63,7 +63,7 @@ func (c *command) pluginVerb() *cobra.Command {
 	list := &cobra.Command{
 		Use:   "list",
 		Short: "List the plugins that are built in or configured",
-		Args:  cobra.NoArgs,
+		Args:  takes(),
 		RunE:  c.action(func(cmd *cobra.Command, _ []string) error { return c.pluginList(cmd) }),
 	}
 	verbs := []*cobra.Command{list}
@@ -103,7 +103,7 @@ func (c *command) pluginTestVerb() *cobra.Command {
 		Long: "Runs the conformance kit on a plugin: an executable in any language, or a known plugin by name.\n\n" +
 			"Levels: 1 jobs, 2 in-band messages and properties, 3 suspend and images, 4 recovery, 5 portable images;\n" +
 			"each includes those below. Exit code 1 when a check up to the level fails.",
-		Args: cobra.ExactArgs(1),
+		Args: takes("PATH"),
 		RunE: c.action(func(cmd *cobra.Command, args []string) error {
 			request.Plugin = args[0]
 			return c.pluginTest(cmd, request)
@@ -171,7 +171,7 @@ func (c *command) pluginNewVerb() *cobra.Command {
 	scaffold := &cobra.Command{
 		Use:   "new NAME",
 		Short: "Write the module of a new plugin: it builds, runs jobs, and has its test",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes("NAME"),
 		RunE: c.action(func(_ *cobra.Command, args []string) error {
 			request.Name = args[0]
 			return c.pluginNew(request)

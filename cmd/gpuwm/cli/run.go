@@ -30,7 +30,7 @@ func (c *command) runVerb() *cobra.Command {
 	verb := &cobra.Command{
 		Use:   "run FILE",
 		Short: "Run a deployment file to the end; Ctrl-C suspends, running it again resumes",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes("FILE"),
 		RunE: c.action(func(cmd *cobra.Command, args []string) error {
 			return c.run(cmd, args[0], outputDir, restart)
 		}),

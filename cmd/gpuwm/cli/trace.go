@@ -35,7 +35,7 @@ func (c *command) traceVerb() *cobra.Command {
 	trace := &cobra.Command{
 		Use:   "trace DEVICE",
 		Short: "Print the decoded firmware messages of a running device",
-		Args:  cobra.ExactArgs(1),
+		Args:  takes("DEVICE"),
 		RunE: c.action(func(cmd *cobra.Command, args []string) error {
 			if last < 0 {
 				return &ExitError{Code: ExitUsage, Err: fmt.Errorf("usage: --last %d: must not be negative", last)}

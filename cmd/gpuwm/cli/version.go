@@ -25,7 +25,7 @@ func (c *command) versionVerb() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print version, Go version and commit",
-		Args:  cobra.NoArgs,
+		Args:  takes(),
 		RunE: c.action(func(*cobra.Command, []string) error {
 			v := version()
 			if c.output == OutputJSON {
