@@ -121,18 +121,33 @@ func (in *instance) launch(ctx context.Context, lease time.Duration) error {
 	}
 	began := time.Now()
 	if in.host, in.record, err = in.launcher.Start(ctx, prepared); err != nil {
-		why, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "start plugin "+pluginKey+": "), "\n")
-		e := &StartError{Path: c.Command.Path, What: "it ended, or printed something else, before the handshake (" + strings.TrimRight(why, ": ") + ")", Err: err,
-			Hint: "a plugin prints go-plugin's handshake line first, on standard output, and goes on running; --log-level debug shows what it printed"}
-		if time.Since(began) >= c.Start {
-			e.What = fmt.Sprintf("no handshake within %v", c.Start)
-			e.Hint = "a plugin prints go-plugin's handshake line on standard output as soon as it listens"
+		if ctx.Err() == nil {
+			err = notStarted(c, time.Since(began), err)
 		}
-		return errors.Join(e, in.launcher.Discard(prepared))
+		return errors.Join(err, in.launcher.Discard(prepared))
 	}
 	in.name = in.record.Instance
 	in.process, err = os.FindProcess(in.record.Process.PID)
 	return err
+}
+
+// notStarted says what kept the executable from becoming a plugin.
+func notStarted(c Config, took time.Duration, err error) error {
+	e := &StartError{Path: c.Command.Path, Err: err}
+	var path *fs.PathError
+	switch {
+	case errors.As(err, &path) && path.Op == "fork/exec":
+		e.What = "the system does not execute it: " + path.Err.Error()
+		e.Hint = "a program must be for this machine; a script names its interpreter in the first line, as #!/usr/bin/python3"
+	case took >= c.Start:
+		e.What = fmt.Sprintf("no handshake within %v", c.Start)
+		e.Hint = "a plugin prints go-plugin's handshake line on standard output as soon as it listens"
+	default:
+		why, _, _ := strings.Cut(strings.TrimPrefix(err.Error(), "start plugin "+pluginKey+": "), "\n")
+		e.What = "it ended, or printed something else, before the handshake (" + strings.TrimRight(why, ": ") + ")"
+		e.Hint = "a plugin prints go-plugin's handshake line first, on standard output, and goes on running; --log-level debug shows what it printed"
+	}
+	return e
 }
 
 // dial makes a fresh connection.

@@ -83,6 +83,9 @@ func (r Report) Failed() int {
 // start, its device does not open, or takes no kernel that the kit has.
 func Run(ctx context.Context, c Config) (report Report, err error) {
 	k, err := newKit(ctx, c)
+	if ctx.Err() != nil && err != nil {
+		return Report{}, context.Cause(ctx)
+	}
 	if err != nil {
 		return Report{}, err
 	}
@@ -93,10 +96,10 @@ func Run(ctx context.Context, c Config) (report Report, err error) {
 	}()
 	report = Report{Plugin: k.description.Name, Level: k.config.Level}
 	for _, check := range k.checks() {
-		if ctx.Err() != nil {
+		result := k.do(ctx, check)
+		if ctx.Err() != nil { // What was broken off says nothing about the plugin.
 			return report, context.Cause(ctx)
 		}
-		result := k.do(ctx, check)
 		report.Results = append(report.Results, result)
 		if k.config.Progress != nil {
 			k.config.Progress(result)

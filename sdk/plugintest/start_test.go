@@ -1,6 +1,7 @@
 package plugintest
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -19,6 +20,10 @@ func TestWhatCannotBeTested(t *testing.T) {
 	if err := os.WriteFile(plain, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	empty := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(empty, nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for _, tc := range []struct {
 		name    string
 		command host.Command
@@ -27,6 +32,7 @@ func TestWhatCannotBeTested(t *testing.T) {
 		{"not there", host.Command{Path: filepath.Join(t.TempDir(), "nothing")}, "no such file"},
 		{"directory", host.Command{Path: t.TempDir()}, "directory"},
 		{"plain file", host.Command{Path: plain}, "not executable"},
+		{"no program", host.Command{Path: empty}, "does not execute it"},
 		{"mute", self(t, "mute"), "no handshake within"},
 		{"quits", self(t, "quits"), "before the handshake"},
 		{"babbles", self(t, "babbles"), "before the handshake"},
@@ -42,6 +48,30 @@ func TestWhatCannotBeTested(t *testing.T) {
 		}
 		if missing := errors.Is(err, core.ErrNotFound); missing != (tc.name == "not there") {
 			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}
+
+// TestBrokenOff: who ends the kit learns that, and nothing about the plugin.
+func TestBrokenOff(t *testing.T) {
+	t.Parallel()
+	stop := errors.New("stop")
+	for name, after := range map[string]int{"at once": 0, "in the middle": 20} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		config := Config{Backend: good, Progress: func(r Result) {
+			if after--; after == 0 {
+				cancel(stop)
+			}
+			if !r.OK && !r.Skipped {
+				t.Errorf("%s: %s failed: %s", name, r.Name, r.Reason)
+			}
+		}}
+		if after == 0 {
+			config = Config{Command: self(t, "mute")}
+			cancel(stop)
+		}
+		if report, err := Run(ctx, config); err == nil || err.Error() != stop.Error() || report.Failed() > 0 {
+			t.Errorf("%s: %v, %d failed", name, err, report.Failed())
 		}
 	}
 }
