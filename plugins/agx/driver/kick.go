@@ -108,11 +108,7 @@ func (d *Driver) barred() uint32 {
 // issue puts one more command of q into its ring; false when q has to wait.
 func (d *Driver) issue(q *queue) bool {
 	j := q.nextJob()
-	count, cost := q.rates.plan(j.key, j.left, d.config.Slice)
-	probe := cost == 0
-	if probe {
-		cost = d.config.Slice / 2
-	}
+	count, cost, probe := q.rates.plan(j.key, j.left, d.config.Slice)
 	if d.load > 0 && d.load+cost > d.config.Slice {
 		return false
 	}

@@ -17,7 +17,7 @@ import (
 //   - As long as nothing was measured, a command has one workgroup, and none follows it until it
 //     has ended.
 //   - A command has at most growthMax times as many workgroups as the one that was measured before, because few
-//     workgroups on many cores say little about many.
+//     workgroups on many cores say little about many; and as long as they grow so, each has ended before the next one.
 //   - A command has at least one workgroup, whatever that takes, and at most what is left of the job.
 //   - A command that is much shorter than the one before, because the job ends, says nothing new.
 //   - Workgroups that took no measurable time count as timeLeast each.
@@ -59,14 +59,16 @@ func (r rates) measure(key rateKey, count uint64, took time.Duration) {
 }
 
 // plan says how many of left workgroups the next command gets, and how long it
-// will take; 0 when nobody knows.
-func (r rates) plan(key rateKey, left uint64, slice time.Duration) (count uint64, cost time.Duration) {
+// will take. probe says that this is to be measured before another command
+// follows.
+func (r rates) plan(key rateKey, left uint64, slice time.Duration) (count uint64, cost time.Duration, probe bool) {
 	known, ok := r[key]
 	if !ok {
-		return min(left, 1), 0
+		return min(left, 1), slice / 2, true
 	}
-	fits := float64(slice/2) / known.each
-	count = uint64(max(min(fits, float64(known.count)*growthMax, math.MaxInt64/2), 1))
-	count = min(count, left)
-	return count, time.Duration(min(float64(count)*known.each, float64(math.MaxInt64/4)))
+	fits := max(min(float64(slice/2)/known.each, math.MaxInt64/4), 1)
+	grown := float64(known.count) * growthMax
+	count = min(uint64(min(fits, grown)), left)
+	cost = time.Duration(min(float64(count)*known.each, float64(math.MaxInt64/4)))
+	return count, cost, grown < fits && float64(count) >= grown
 }

@@ -1,0 +1,260 @@
+package agx
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/agx/abi"
+	"github.com/gpuwm/gpuwm/plugins/agx/driver"
+	"github.com/gpuwm/gpuwm/plugins/agx/fw"
+	"github.com/gpuwm/gpuwm/plugins/rig"
+)
+
+// TestManyCommands fills a ring up to the vendor's limit of outstanding stamps again and
+// again, around the ring's end and the stamp's: back-pressure, and one Flag for many commands.
+func TestManyCommands(t *testing.T) {
+	w := testWorld(t, setup{driver: func(c *driver.Config) { c.Credits = 2000 }})
+	a := w.Create("a", nil)
+	const jobs = 2*abi.QueueItems + 100
+	next, most := core.JobID(0), 0
+	for next < jobs || !a.Over() {
+		w.Still = true // Nothing ends while they are handed over.
+		for range 300 {
+			if next < jobs && len(a.Given())-len(a.Ended) < 1500 {
+				next++
+				w.OK(a.Run(background, w.Job(next, 1, "workgroup=10us")))
+			}
+		}
+		w.Still = false
+		most = max(most, w.driver.Queues()[0].Outstanding)
+		if !w.Pump() {
+			w.Broken("nothing happens any more")
+		}
+	}
+	if most != driver.DepthMax {
+		t.Errorf("at most %d commands were in the ring, the limit is %d", most, driver.DepthMax)
+	}
+	if a.Through() == 0 {
+		t.Error("every job was reported alone, although the firmware told of many at once")
+	}
+	c := w.firmware.Counters()
+	if c.Flags*10 > c.Retired {
+		t.Errorf("%d flags for %d commands", c.Flags, c.Retired)
+	}
+	w.OK(a.Destroy(background))
+	w.law.quiet()
+}
+
+// TestOneKickHasSixtyFour: a message to the firmware announces no more commands than a submission may have.
+func TestOneKickHasSixtyFour(t *testing.T) {
+	w := testWorld(t, setup{driver: func(c *driver.Config) { c.Credits = 200 }})
+	a := w.Create("a", nil)
+	w.OK(a.Run(background, w.Job(1, 1, "workgroup=10us")))
+	w.Until("the first", a.Over)
+	kicks := w.firmware.Counters().Kicks
+	w.Still = true
+	for id := core.JobID(2); id <= 150; id++ {
+		w.OK(a.Entity.Suspend(background))
+		w.OK(a.Run(background, w.Job(id, 1, "workgroup=10us")))
+	}
+	w.OK(a.Resume(background))
+	w.Settle()
+	if got := w.firmware.Counters().Kicks - kicks; got != 2 {
+		t.Errorf("%d commands were announced by %d messages", driver.DepthMax, got)
+	}
+	w.Still = false
+	w.Until("all", a.Over)
+	w.law.quiet()
+}
+
+// TestShallow: whatever the depth, the rings hold no more time than the slice target.
+func TestShallow(t *testing.T) {
+	w := testWorld(t, setup{})
+	var lives []*rig.Life
+	for i := range 10 {
+		l := w.Create("e", nil)
+		lives = append(lives, l)
+		w.OK(l.Run(background, w.Job(core.JobID(i+1), 300, "workgroup=1ms")))
+	}
+	for {
+		if load := w.driver.State().Load; load > 50*time.Millisecond {
+			t.Fatalf("%s of work in the rings", load)
+		}
+		over := true
+		for _, l := range lives {
+			over = over && l.Over()
+		}
+		if over || !w.Pump() {
+			break
+		}
+	}
+	for _, l := range lives {
+		w.Check(l, 300)
+	}
+}
+
+// TestThousandEntities: far more entities than event slots and VM slots come on.
+func TestThousandEntities(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	for _, slots := range []uint32{3, 63} {
+		t.Run(fmt.Sprint(slots), func(t *testing.T) {
+			w := testWorld(t, setup{arena: 16 << 30, driver: func(c *driver.Config) { c.EventSlots, c.VMSlots = slots+1, slots; c.Slice = 200 * time.Millisecond }})
+			w.Light = true
+			var lives []*rig.Life
+			for i := range 1000 {
+				l := w.Create("e", nil)
+				lives = append(lives, l)
+				w.OK(l.Run(background, w.Job(core.JobID(i+1), 5, "workgroup=100us")))
+			}
+			w.Until("all of them", func() bool {
+				for _, l := range lives {
+					if !l.Over() {
+						return false
+					}
+				}
+				return true
+			})
+			for _, l := range lives {
+				if u := l.Usage[l.Given()[0]]; u.Done != 5 {
+					t.Fatalf("%s: %+v", l.Name, u)
+				}
+			}
+			w.Check(lives[999], 5)
+			if c := w.firmware.Counters(); c.Misuses > 0 || c.Violations > 0 {
+				t.Errorf("%+v", c)
+			}
+			for _, l := range lives {
+				w.OK(l.Destroy(background))
+			}
+			w.law.quiet()
+		})
+	}
+}
+
+// TestSlotsAreSticky: who comes back gets the slots it had, so that nothing is bound anew.
+func TestSlotsAreSticky(t *testing.T) {
+	w := testWorld(t, setup{})
+	a, b := w.Create("a", nil), w.Create("b", nil)
+	w.OK(a.Run(background, w.Job(1, 5, "workgroup=1ms")))
+	w.Until("a", a.Over)
+	w.OK(b.Run(background, w.Job(2, 5, "workgroup=1ms")))
+	w.Until("b", b.Over)
+	before := w.driver.Queues()
+	w.OK(b.Run(background, w.Job(3, 5, "workgroup=1ms")))
+	w.Until("b again", b.Over)
+	w.OK(a.Run(background, w.Job(4, 5, "workgroup=1ms")))
+	w.Until("a again", a.Over)
+	after := w.driver.Queues()
+	for i := range after {
+		if after[i].Slot != before[i].Slot || after[i].VM != before[i].VM {
+			t.Errorf("queue %d moved from %+v to %+v", after[i].ID, before[i], after[i])
+		}
+	}
+	if after[0].Slot == after[1].Slot || after[0].VM == after[1].VM {
+		t.Error("both had the same slot although there were free ones")
+	}
+}
+
+// TestStampsWrap: the default first stamp lies just before the wrap, and a slot's next owner counts on.
+func TestStampsWrap(t *testing.T) {
+	w := testWorld(t, setup{driver: func(c *driver.Config) { c.EventSlots, c.VMSlots = 1, 1; c.FirstStamp = 0xFFFF_FD00 }})
+	a, b := w.Create("a", nil), w.Create("b", nil)
+	for id := core.JobID(1); id <= 10; id++ {
+		w.OK(a.Run(background, w.Job(id, 1, "workgroup=1ms")))
+		w.OK(b.Run(background, w.Job(id+100, 1, "workgroup=1ms")))
+	}
+	w.Until("both", func() bool { return a.Over() && b.Over() })
+	if at := w.driver.Queues()[0].Submitted; at > 0x1000_0000 {
+		t.Errorf("the stamp is at %#x and did not wrap", at)
+	}
+	w.Check(a, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1)
+	w.law.quiet()
+}
+
+// TestGarbage: freed private memory comes back with a flush, which is forced by what has gathered.
+func TestGarbage(t *testing.T) {
+	for _, c := range []struct {
+		name           string
+		objects, bytes uint64
+	}{{"objects", 20, 1 << 30}, {"bytes", 1 << 30, 20 << 10}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := testWorld(t, setup{driver: func(d *driver.Config) { d.GarbageObjects, d.GarbageBytes = c.objects, c.bytes }})
+			a := w.Create("a", nil)
+			low := uint64(0)
+			for id := core.JobID(1); id <= 200; id++ {
+				w.OK(a.Run(background, w.Job(id, 1, "workgroup=1ms")))
+				w.Until("the job", a.Over)
+				if id == 50 {
+					low = w.driver.State().Low
+				}
+			}
+			s := w.driver.State()
+			if s.Flushes < 10 || s.Garbage > 30 || s.Low+64<<10 < low {
+				t.Errorf("%+v, %d bytes were free before", s, low)
+			}
+		})
+	}
+}
+
+// TestCheckerCatches proves that the firmware's checker sees what the garbage list
+// is for: with one that is never waited for, memory is used again under the cache.
+func TestCheckerCatches(t *testing.T) {
+	w := testWorld(t, setup{plan: "device-control/DestroyContext times=always drop", driver: func(d *driver.Config) { d.GarbageObjects = 4 }})
+	w.Light = true // The law would end the test.
+	a := w.Create("a", nil)
+	for id := core.JobID(1); id <= 100; id++ {
+		w.OK(a.Run(background, w.Job(id, 1, "workgroup=1ms")))
+		w.Until("the job", func() bool { return a.Over() || w.firmware.Counters().Violations > 0 || len(w.Failed) > 0 })
+		if w.firmware.Counters().Violations > 0 {
+			return
+		}
+	}
+	t.Error("memory was used again without a flush, and nobody noticed")
+}
+
+// TestConfigs refuses what cannot work.
+func TestConfigs(t *testing.T) {
+	for name, change := range map[string]func(*driver.Config){
+		"slice":   func(c *driver.Config) { c.Slice = time.Microsecond },
+		"long":    func(c *driver.Config) { c.Slice = time.Minute },
+		"depth":   func(c *driver.Config) { c.Depth = 127 },
+		"slots":   func(c *driver.Config) { c.EventSlots = 129 },
+		"vms":     func(c *driver.Config) { c.VMSlots = 64 },
+		"stamp":   func(c *driver.Config) { c.FirstStamp = 1 },
+		"version": func(c *driver.Config) { c.Version.Firmware = "14.8" },
+		"clock":   func(c *driver.Config) { c.Clock = nil },
+		"credits": func(c *driver.Config) { c.Credits = 1 << 20 },
+	} {
+		w := testWorld(t, setup{})
+		config := driver.Config{Arena: w.Arena, Clock: w.Clock}
+		var err error
+		if config.Ports, err = openPorts(w.Arena); err != nil {
+			t.Fatal(err)
+		}
+		change(&config)
+		if _, err := driver.New(config); !errors.Is(err, core.ErrInvalid) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestSettings reads the options of a device.
+func TestSettings(t *testing.T) {
+	s, err := parseSettings(core.DeviceSpec{Options: map[string]string{"slice": "20ms", "hang-deadline": "1s", "cores": "2", "firmware": "12.3"}})
+	if err != nil || s.slice != 20*time.Millisecond || s.hang != time.Second || s.cores != 2 || s.version().Firmware != abi.V12_3 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if s, err := parseSettings(core.DeviceSpec{}); err != nil || s.slice != 50*time.Millisecond || s.hang != fw.LiveWatchdog || s.version() != abi.Target {
+		t.Errorf("%+v, %v", s, err)
+	}
+	for name, value := range map[string]string{"slice": "20", "firmware": "14", "cores": "-1", "quantum": "1s", "hang-deadline": "200s"} {
+		if _, err := parseSettings(core.DeviceSpec{Options: map[string]string{name: value}}); !errors.Is(err, core.ErrInvalid) {
+			t.Errorf("%s %s: %v", name, value, err)
+		}
+	}
+}
