@@ -53,6 +53,7 @@ func TestLoopOnAVirtualClock(t *testing.T) {
 		l.After(time.Second, func() { t.Error("a timer after the failure") })
 		l.Fail(lost)
 		l.Fail(errors.New("again"))
+		l.LookAgain() // Nobody looks any more.
 	})
 	clock.Advance(time.Minute)
 	l.Step()

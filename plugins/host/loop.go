@@ -117,7 +117,7 @@ func (l *Loop) Step() bool {
 		if l.failure == nil {
 			l.config.Hooks.Flush()
 		}
-		if !worked && !l.look {
+		if !worked && (!l.look || l.failure != nil) {
 			if l.failure == nil {
 				l.config.Hooks.Idle()
 			}
