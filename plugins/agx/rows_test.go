@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/agx/driver"
 	"github.com/gpuwm/gpuwm/plugins/agx/fw"
 )
 
@@ -31,7 +32,12 @@ var rows = []row{
 		plan: "command id=2 nth=5 fault-unknown", halts: 1, guilty: []string{"a"}, victims: []string{"b"}},
 	{name: "soft-fault", failure: "3: soft fault", reaction: "nothing is noticed: the job succeeds", plan: "command id=2 nth=5 soft-fault", wrong: true},
 	{name: "watchdog", failure: "4: watchdog time-out", reaction: "the slot that the event names is guilty, the others listed are victims", wide: true,
-		plan: "command id=2 nth=5 hang", halts: 1, guilty: []string{"a"}, cause: core.CauseHang, run: hangBesideLong, victims: []string{"b"}},
+		plan: "command id=2 nth=5 hang", halts: 1, guilty: []string{"a"}, cause: core.CauseHang, run: hangBesideLong, victims: []string{"b"},
+		// One command of each, so that b's go on while a's hangs.
+		config: func(s *setup) {
+			s.firmware = func(c *fw.Config) { c.Width = 2 }
+			s.driver = func(c *driver.Config) { c.Depth = 1 }
+		}},
 	{name: "watchdog-alone", failure: "4: a workgroup that never ends", reaction: "the same with nobody beside it", halts: 1, guilty: []string{"a"}, cause: core.CauseHang, run: func(s *scene) {
 		s.a, s.b, s.c = s.Create("a", nil), s.Create("b", nil), s.Create("c", nil)
 		s.OK(s.a.Run(background, s.Job(1, 50, "workgroup=1ms hang at 30")))
