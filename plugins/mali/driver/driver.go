@@ -48,6 +48,8 @@ type Driver struct {
 	polling bool
 	// blockedGroups counts those that wait for a sync object.
 	blockedGroups int
+	// wanting counts those that want a slot or use one.
+	wanting int
 }
 
 // New checks the configuration and lays out the memory; it touches no register.
@@ -130,7 +132,7 @@ func (d *Driver) down() bool { return d.loop.Failure() != nil || d.phase != phas
 
 // attentive reports whether somebody runs, waits or blocks.
 func (d *Driver) attentive() bool {
-	if len(d.waits) > 0 || d.arbiter.Waiting() > 0 || d.blockedGroups > 0 {
+	if len(d.waits) > 0 || d.wanting > 0 || d.blockedGroups > 0 {
 		return true
 	}
 	for _, s := range d.slots {

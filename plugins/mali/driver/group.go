@@ -41,6 +41,8 @@ type group struct {
 	taking  bool
 	destroy bool
 	buried  bool
+	// wants is what refresh saw last: whether a slot would be of use.
+	wants bool
 	// asked is when SUSPEND was requested; executed what the first job had executed then.
 	asked    time.Duration
 	executed uint64
@@ -142,7 +144,15 @@ func (g *group) refresh() {
 	if d.groups[g.key] != g {
 		return
 	}
-	if !g.runnable() {
+	wants := g.runnable()
+	if wants != g.wants {
+		if g.wants = wants; wants {
+			d.wanting++
+		} else {
+			d.wanting--
+		}
+	}
+	if !wants {
 		d.check(d.arbiter.Idle(g.key))
 		if g.slot != nil && !g.mayRun() {
 			d.tickNow()
@@ -240,6 +250,9 @@ func (g *group) free() {
 		return
 	}
 	g.setBlocked(0)
+	if g.wants {
+		d.wanting--
+	}
 	d.check(d.arbiter.Leave(g.key))
 	delete(d.groups, g.key)
 	var all error

@@ -127,6 +127,8 @@ func (d *Driver) fatal(g *group, q *queue, f abi.Fault) {
 	detail := "stream halted: " + f.Exception.String()
 	switch f.Exception {
 	case abi.ExceptionUnrecoverable:
+		g.fatal |= 1 << q.index
+		g.evidence = &evidence{queue: q, cause: core.CauseDevice, detail: detail}
 		d.broken(fmt.Errorf("group %d: %s", g.key, detail))
 		return
 	case abi.ExceptionConfig, abi.ExceptionFirmware, abi.ExceptionBus:

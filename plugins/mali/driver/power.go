@@ -31,7 +31,7 @@ func (d *Driver) spaceBudget() int {
 
 // quiet reports whether the device may be powered off: nobody runs or wants to.
 func (d *Driver) quiet() bool {
-	if d.down() || d.tick.running || d.tick.wanted || len(d.waits) > 0 || d.arbiter.Waiting() > 0 || d.blockedGroups > 0 {
+	if d.down() || d.tick.running || d.tick.wanted || len(d.waits) > 0 || d.wanting > 0 || d.blockedGroups > 0 {
 		return false
 	}
 	for _, s := range d.slots {

@@ -48,12 +48,15 @@ func (q *queue) room() bool {
 	return q.insert+jobBytes-max(q.extract(), q.begin) <= uint64(q.size)
 }
 
-// program is what stands in the ring for a job: flush, call its stream, wait for
-// everything, count it, and a barrier behind which faults of it count no more.
+// program is what stands in the ring for a job.
 func (q *queue) program(s Stream) []abi.Instruction {
-	f := q.g.d.iface.features
+	return jobProgram(q.g.d.iface.features, s, q.syncVA, uint64(q.g.d.read(abi.RegLatestFlush)))
+}
+
+// jobProgram flushes, calls a stream, waits for everything, counts it in a sync object, and has
+// a barrier behind which faults of it count no more.
+func jobProgram(f abi.CSFeatures, s Stream, sync, flush uint64) []abi.Instruction {
 	address, value := uint8(f.Registers-4), uint8(f.Registers-2)
-	flush := uint64(q.g.d.read(abi.RegLatestFlush))
 	return []abi.Instruction{
 		{Op: abi.OpMove32, Dest: value, Imm: flush},
 		{Op: abi.OpFlushCache2, L2: abi.FlushCleanInvalidate, LSC: abi.FlushCleanInvalidate, OtherCaches: abi.FlushInvalidate, Source: value},
@@ -61,7 +64,7 @@ func (q *queue) program(s Stream) []abi.Instruction {
 		{Op: abi.OpMove32, Dest: value, Imm: s.Size},
 		{Op: abi.OpWait, Mask: 1},
 		{Op: abi.OpCall, Address: address, Length: value},
-		{Op: abi.OpMove48, Dest: address, Imm: q.syncVA},
+		{Op: abi.OpMove48, Dest: address, Imm: sync},
 		{Op: abi.OpMove48, Dest: value, Imm: 1},
 		{Op: abi.OpWait, Mask: 1<<f.Scoreboards - 1},
 		{Op: abi.OpSyncAdd64, Address: address, Source: value, Propagate: true, Scope: abi.ScopeSystem},

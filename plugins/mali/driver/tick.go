@@ -59,7 +59,7 @@ func (d *Driver) runTick() bool {
 		return false
 	}
 	if d.phase == phaseOff {
-		if d.arbiter.Waiting() == 0 {
+		if d.wanting == 0 {
 			d.tick.wanted = false
 			return false
 		}
@@ -318,9 +318,9 @@ func (d *Driver) endTick() {
 		}
 	}
 	switch {
-	case d.arbiter.Waiting() > 0 && d.tick.moves > 0 && d.roomy():
+	case d.wanting > competing && d.tick.moves > 0 && d.roomy():
 		d.tickNow() // Somebody woke up meanwhile.
-	case d.arbiter.Waiting() > 0 || competing > 1:
+	case d.wanting > competing || competing > 1:
 		d.tickLater()
 	}
 }
