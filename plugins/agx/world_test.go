@@ -81,6 +81,9 @@ func (s setup) make(t rig.T) (*world, error) {
 	if w.driver, err = driver.New(config); err != nil {
 		t.Fatal(err)
 	}
+	for _, c := range w.faults.Counts() {
+		w.Note += c.Rule.String() + "; "
+	}
 	w.World.Driver, w.World.Firmware = w.driver, w.firmware
 	w.law = newLaw(w)
 	w.Observe = w.law.observe

@@ -23,13 +23,24 @@ type Engine struct {
 	Running  map[core.JobID]int
 	// Longest is the longest dispatch in workgroups, by job.
 	Longest map[core.JobID]uint64
+	// Dead: the memory is gone, and nothing that is still due may touch it.
+	Dead   bool
+	active map[*execution]struct{}
+}
+
+// Kill ends everything that runs at once, because the memory goes.
+func (e *Engine) Kill() {
+	e.Dead = true
+	for x := range e.active {
+		x.Execution.Abort()
+	}
 }
 
 // NewEngine makes a test engine on a virtual clock.
 func NewEngine(clock *hw.VirtualClock) *Engine {
 	return &Engine{
 		Engine:   testengine.New(testengine.Config{Clock: testClock{clock}}),
-		Executed: map[Turn]uint64{}, Running: map[core.JobID]int{}, Longest: map[core.JobID]uint64{},
+		Executed: map[Turn]uint64{}, Running: map[core.JobID]int{}, Longest: map[core.JobID]uint64{}, active: map[*execution]struct{}{},
 	}
 }
 
@@ -44,14 +55,18 @@ func (c testClock) AfterFunc(d time.Duration, f func()) testengine.Timer {
 // Start implements engine.Engine.
 func (e *Engine) Start(d engine.Dispatch, notify func()) (engine.Execution, error) {
 	x := &execution{engine: e, dispatch: d}
+	e.active[x] = struct{}{}
 	e.Running[d.Job]++
 	e.Longest[d.Job] = max(e.Longest[d.Job], d.Count)
 	inner, err := e.Engine.Start(d, func() {
-		x.ended = true
+		delete(e.active, x)
 		e.Running[d.Job]--
-		notify()
+		if !e.Dead {
+			notify()
+		}
 	})
 	if err != nil {
+		delete(e.active, x)
 		e.Running[d.Job]--
 		return nil, err
 	}
@@ -71,7 +86,6 @@ type execution struct {
 	engine    *Engine
 	dispatch  engine.Dispatch
 	counted   uint64
-	ended     bool
 }
 
 // Stop implements engine.Execution.

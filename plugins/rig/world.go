@@ -56,6 +56,8 @@ type World struct {
 	Lives    []*Life
 	// Sizes are the workgroups of each job.
 	Sizes map[core.JobID]uint64
+	// Note is said when the test breaks, for instance the plan.
+	Note string
 	// Log holds every report in order, as text.
 	Log      []string
 	began    time.Duration
@@ -86,8 +88,9 @@ func (w *World) Fail(err error) {
 	w.Log = append(w.Log, "failed")
 }
 
-// End gives the memory back. Nothing of the engine may be due any more, or the clock must not move again.
+// End gives the memory back.
 func (w *World) End() {
+	w.Engine.Kill()
 	w.Driver.Close(context.Background())
 	w.Arena.Close()
 }
@@ -99,7 +102,7 @@ func (w *World) Broken(format string, args ...any) {
 	for _, line := range w.Trace.Last(3 * logTail) {
 		tail += "\n" + line.Kind + " " + line.Text
 	}
-	w.T.Fatalf("%s\nat %s, failed %v, reports %q\ntrace:%s", fmt.Sprintf(format, args...), w.Clock.Now(), w.Failed, w.Log[max(0, len(w.Log)-logTail):], tail)
+	w.T.Fatalf("%s\n%s\nat %s, failed %v, reports %q\ntrace:%s", fmt.Sprintf(format, args...), w.Note, w.Clock.Now(), w.Failed, w.Log[max(0, len(w.Log)-logTail):], tail)
 }
 
 // Settle does what can be done without time passing.

@@ -1,0 +1,127 @@
+package agx
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/gpuwm/gpuwm/plugins/agx/abi"
+	"github.com/gpuwm/gpuwm/plugins/agx/driver"
+	"github.com/gpuwm/gpuwm/plugins/agx/fw"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/rig"
+)
+
+// seedsDefault is how many random runs an ordinary test does; GPUWM_SEEDS says how many, GPUWM_SEED which one.
+const seedsDefault = 30
+
+// TestRandomRuns runs driver and firmware with random work and random faults, all on
+// one goroutine in virtual time, each seed twice with the same trace. Once the plan is
+// over, with restarts of the instance if the device was given up, every job ends, outputs are
+// right, and the next job of a fresh entity completes.
+func TestRandomRuns(t *testing.T) {
+	first, count := uint64(0), uint64(seedsDefault)
+	if text := os.Getenv("GPUWM_SEEDS"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count = n
+	}
+	if text := os.Getenv("GPUWM_SEED"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, count = n, 1
+	}
+	sum := rig.Tally{}
+	for seed := first; seed < first+count; seed++ {
+		s := seeded{T: t, seed: seed}
+		one, again := runSeed(s, &sum), runSeed(s, &rig.Tally{})
+		if one != again {
+			s.Fatalf("the second run differs: %x and %x", one, again)
+		}
+	}
+	t.Logf("%d seeds: %+v", count, sum)
+}
+
+// seeded is a test that says how to repeat a failure.
+type seeded struct {
+	*testing.T
+	seed uint64
+}
+
+func (s seeded) replay() string {
+	return fmt.Sprintf("\nreplay: GPUWM_SEED=%d go test ./plugins/agx -run '^TestRandomRuns$'", s.seed)
+}
+
+// Fatal implements rig.T.
+func (s seeded) Fatal(args ...any) {
+	s.T.Helper()
+	s.T.Fatal(fmt.Sprint(args...) + s.replay())
+}
+
+// Fatalf implements rig.T.
+func (s seeded) Fatalf(format string, args ...any) {
+	s.T.Helper()
+	s.T.Fatalf("%s%s", fmt.Sprintf(format, args...), s.replay())
+}
+
+// accusing are the actions of a plan that make a job look guilty.
+var accusing = map[string]bool{
+	fw.FaultFault: true, fw.FaultUnknown: true, fw.FaultVM: true, fw.FaultHang: true, fw.FaultHangInfo: true,
+	fw.FaultNobody: true, fw.FaultStuck: true, fw.FaultChannel: true,
+}
+
+// innocent are the actions that random runs leave out: a soft fault executes nothing, says that it was
+// done, and so makes outputs wrong on purpose; a flush that is consumed and not done lets the firmware
+// see what was in its cache, which no host can know.
+func innocent(r hw.Rule) bool {
+	return r.Action != fw.FaultSoft && (r.Point != fw.PointControl || r.Action != fw.FaultDrop)
+}
+
+func runSeed(s seeded, sum *rig.Tally) [32]byte {
+	s.Helper()
+	random := rand.New(rand.NewPCG(s.seed, 7))
+	var plan hw.Plan
+	for _, r := range fw.RandomPlan(s.seed, 1+random.IntN(6)) {
+		if innocent(r) {
+			plan = append(plan, r)
+		}
+	}
+	faults, err := fw.NewFaults(plan)
+	if err != nil {
+		s.Fatal(err)
+	}
+	width, drop, progress := 1+random.IntN(2), random.IntN(2) == 0, random.IntN(2) == 0
+	slots, depth := uint32(2+random.IntN(4)), uint32(1+random.IntN(6))
+	slice := []time.Duration{10 * time.Millisecond, 50 * time.Millisecond}[random.IntN(2)]
+	version := abi.Versions()[random.IntN(2)]
+	clock := hw.NewVirtualClock()
+	var w *world
+	d := rig.Daemon{T: s, Random: random, Faults: faults, Accuses: func(r hw.Rule) bool { return accusing[r.Action] },
+		Make: func() (*rig.World, error) {
+			var err error
+			w, err = setup{arena: 64 << 20, faults: faults, clock: clock,
+				firmware: func(c *fw.Config) {
+					c.Version, c.Width, c.EventDrop, c.WatchdogByProgress = version, width, drop, progress
+				},
+				driver: func(c *driver.Config) {
+					c.Credits, c.EventSlots, c.VMSlots, c.Depth, c.Slice, c.GarbageObjects = 8, slots, slots-1, depth, slice, 40
+				}}.make(s)
+			return w.World, err
+		},
+		Quiet: func() { w.law.quiet() },
+	}
+	defer func() { *sum = add(*sum, d.Sum) }()
+	return d.Run()
+}
+
+func add(a, b rig.Tally) rig.Tally {
+	return rig.Tally{Jobs: a.Jobs + b.Jobs, Faults: a.Faults + b.Faults, Restarts: a.Restarts + b.Restarts,
+		Guilty: a.Guilty + b.Guilty, Victims: a.Victims + b.Victims, Suspends: a.Suspends + b.Suspends}
+}

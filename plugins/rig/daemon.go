@@ -1,0 +1,359 @@
+package rig
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/sdk"
+)
+
+// Daemon gives a device random work and mends what is lost, as a daemon would: a
+// lost entity starts over from its image without the job that is to blame, and a device that was
+// given up is replaced. Everything is drawn from one seed.
+type Daemon struct {
+	T      T
+	Random *rand.Rand
+	Faults *hw.Faults
+	// Make makes an instance of the device; an error says that it did not come up.
+	Make func() (*World, error)
+	// Accuses says whether a rule of the plan can make an entity look guilty.
+	Accuses func(hw.Rule) bool
+	// Quiet checks what must hold when nothing is under way.
+	Quiet func()
+
+	World *World
+	Sum   Tally
+	hash  hash.Hash
+	seen  uint64
+	kept  []*kept
+	next  core.JobID
+	epoch core.Epoch
+}
+
+// Tally is what a run met.
+type Tally struct{ Jobs, Faults, Restarts, Guilty, Victims, Suspends int }
+
+// kept is an entity with its last image and the jobs it was given.
+type kept struct {
+	name  string
+	life  *Life
+	image core.ImageSource
+	// done is how far each job is in the image.
+	done      map[core.JobID]uint64
+	jobs      []*keptJob
+	suspended bool
+}
+
+// keptJob is a job; outcome is final.
+type keptJob struct {
+	id      core.JobID
+	count   uint32
+	script  string
+	outcome string
+	usage   uint64
+}
+
+var background = context.Background()
+
+// steps of a run, entities in it, and what bounds the waiting for its end.
+const (
+	runSteps    = 40
+	runEntities = 3
+	ringJobs    = 4
+	jobsMax     = 24
+	rescuesMax  = 100
+	startsMax   = 20
+	pumpsMax    = 200_000
+)
+
+// Run does all of it and returns a digest of everything that happened.
+func (d *Daemon) Run() [32]byte {
+	d.T.Helper()
+	d.hash = sha256.New()
+	d.start()
+	for i := range runEntities {
+		e := &kept{name: string(rune('a' + i)), done: map[core.JobID]uint64{}}
+		d.kept = append(d.kept, e)
+		d.revive(e)
+	}
+	d.mend()
+	for range runSteps {
+		d.step()
+		d.mend()
+	}
+	d.Faults.Disarm()
+	d.finish()
+	d.Sum.Faults += int(d.Faults.Fired())
+	d.leave()
+	return [32]byte(d.hash.Sum(nil))
+}
+
+// start begins an instance; one that does not come up is ended.
+func (d *Daemon) start() {
+	for range startsMax {
+		w, err := d.Make()
+		d.World, d.seen = w, 0
+		if err == nil && len(w.Failed) == 0 {
+			return
+		}
+		d.leave()
+	}
+	d.T.Fatal("the device did not come up")
+}
+
+// leave ends the instance.
+func (d *Daemon) leave() {
+	d.trace()
+	fmt.Fprintf(d.hash, "%q", d.World.Log)
+	d.World.End()
+}
+
+// trace takes the firmware's trace into the digest.
+func (d *Daemon) trace() {
+	for _, line := range d.World.Trace.Since(d.seen, traceLines) {
+		d.seen = line.Seq
+		fmt.Fprintln(d.hash, line)
+	}
+}
+
+// revive brings an entity onto the device from its last image: what had not
+// ended in it runs again from there, jobs that completed since without being reported again.
+func (d *Daemon) revive(e *kept) {
+	d.epoch++
+	l, err := d.World.TryCreate(e.name, e.image)
+	if err != nil {
+		if len(d.World.Failed) == 0 {
+			d.World.Broken("revive %s: %v", e.name, err)
+		}
+		return
+	}
+	e.life = l
+	for _, j := range e.jobs {
+		if j.outcome == "" || j.outcome == "completed" && e.done[j.id] < uint64(j.count) {
+			d.submit(e, j)
+		}
+	}
+	if e.suspended {
+		_ = l.Suspend(background)
+	}
+}
+
+// submit hands a job over, from where it was in the image.
+func (d *Daemon) submit(e *kept, j *keptJob) {
+	job := d.World.Job(j.id, j.count, j.script)
+	job.First, job.Epoch = e.done[j.id], d.epoch
+	if err := e.life.Run(background, job); err != nil && len(d.World.Failed) == 0 && len(e.life.Lost) == 0 {
+		d.World.Broken("%s: job %d: %v", e.name, j.id, err)
+	}
+}
+
+// collect takes the outcomes of an entity's jobs; a replayed one is not reported twice.
+func (d *Daemon) collect(e *kept) {
+	if e.life == nil {
+		return
+	}
+	for _, j := range e.jobs {
+		if how := e.life.Ended[j.id]; how != "" && j.outcome == "" {
+			j.outcome, j.usage = how, e.life.Usage[j.id].Done
+		}
+	}
+}
+
+// mend does what a daemon does about losses.
+func (d *Daemon) mend() {
+	for range rescuesMax {
+		d.trace()
+		for _, e := range d.kept {
+			d.collect(e)
+		}
+		if len(d.World.Failed) > 0 {
+			d.blame()
+			d.Sum.Restarts++
+			d.leave()
+			d.start()
+			for _, e := range d.kept {
+				d.revive(e)
+			}
+			continue
+		}
+		at := slices.IndexFunc(d.kept, func(e *kept) bool { return len(e.life.Lost) > 0 })
+		if at < 0 {
+			return
+		}
+		e := d.kept[at]
+		d.blame()
+		if err := e.life.Destroy(background); err == nil {
+			d.revive(e)
+		} else if len(d.World.Failed) == 0 {
+			d.World.Broken("destroy %s: %v", e.name, err)
+		}
+	}
+	d.World.Broken("losses without end")
+}
+
+// blame notes what the guilty jobs came to.
+func (d *Daemon) blame() {
+	for _, e := range d.kept {
+		if e.life == nil {
+			continue
+		}
+		for _, lost := range e.life.Lost {
+			if !lost.Guilty {
+				d.Sum.Victims++
+				continue
+			}
+			d.Sum.Guilty++
+			at := slices.IndexFunc(e.jobs, func(j *keptJob) bool { return j.id == lost.Job })
+			if at < 0 || !d.suspicious(e.jobs[at]) {
+				d.World.Broken("%s is guilty (%+v), and nothing was injected that could make it so", e.name, lost)
+			}
+			if j := e.jobs[at]; j.outcome == "" {
+				j.outcome = "failed"
+			}
+		}
+	}
+}
+
+// suspicious reports whether the job is bad, or a fault was injected that makes a job look guilty.
+func (d *Daemon) suspicious(j *keptJob) bool {
+	for _, c := range d.Faults.Counts() {
+		if c.Fired > 0 && d.Accuses(c.Rule) {
+			return true
+		}
+	}
+	return strings.Contains(j.script, "hang") || strings.Contains(j.script, "trap")
+}
+
+// step does one random thing.
+func (d *Daemon) step() {
+	e := d.kept[d.Random.IntN(len(d.kept))]
+	ring := len(slices.DeleteFunc(slices.Clone(e.jobs), func(j *keptJob) bool { return j.outcome != "" }))
+	switch d.Random.IntN(15) {
+	case 0, 1, 2, 3, 4:
+		if ring < ringJobs && len(e.jobs) < jobsMax {
+			d.next++
+			j := &keptJob{id: d.next, count: uint32(1 + d.Random.IntN(120)), script: "workgroup=1ms"}
+			if d.Random.IntN(12) == 0 {
+				j.script += []string{" trap at 2", " hang at 1"}[d.Random.IntN(2)]
+			}
+			e.jobs = append(e.jobs, j)
+			d.Sum.Jobs++
+			d.submit(e, j)
+		}
+	case 5:
+		if len(e.jobs) == 0 {
+			return
+		}
+		// One that has its outcome and only runs again to rebuild the buffers stays.
+		if j := e.jobs[d.Random.IntN(len(e.jobs))]; j.outcome == "" {
+			_ = e.life.Cancel(background, j.id)
+		}
+	case 6, 7, 8:
+		e.suspended = true
+		if e.life.Suspend(background) == nil {
+			d.Sum.Suspends++
+			d.save(e)
+		}
+	case 9, 10:
+		e.suspended = false
+		_ = e.life.Resume(background)
+	case 11:
+		p := []core.Priority{core.PriorityLow, core.PriorityNormal, core.PriorityHigh}
+		_ = e.life.SetProperties(background, core.Properties{Priority: p[d.Random.IntN(3)]})
+	default:
+		d.World.Run(time.Duration(1+d.Random.IntN(60)) * time.Millisecond)
+	}
+}
+
+// save takes an image and what it holds.
+func (d *Daemon) save(e *kept) {
+	image, err := e.life.Save(background)
+	if err != nil {
+		return
+	}
+	header, contents, err := Copy(image)
+	if err != nil {
+		return
+	}
+	d.collect(e)
+	e.image = sdk.BufferImage(header, contents)
+	for _, j := range e.jobs {
+		// What a cancelled job wrote is there if it was cancelled in this life; it does not run again in another.
+		if j.outcome == "completed" || e.life.Ended[j.id] == "cancelled" {
+			e.done[j.id] = j.usage
+		}
+	}
+	for _, j := range header.Jobs {
+		e.done[j.Job] = j.Cursor
+	}
+}
+
+// finish lets everything come to its end.
+func (d *Daemon) finish() {
+	for _, e := range d.kept {
+		e.suspended = false
+		_ = e.life.Resume(background)
+	}
+	for range pumpsMax {
+		d.mend()
+		if !slices.ContainsFunc(d.kept, func(e *kept) bool { return slices.ContainsFunc(e.jobs, e.open) }) {
+			d.check()
+			return
+		}
+		if !d.World.Pump() && len(d.World.Failed) == 0 {
+			break
+		}
+	}
+	var left []string
+	for _, e := range d.kept {
+		for _, j := range e.jobs {
+			if e.open(j) {
+				left = append(left, fmt.Sprintf("%s job %d (%q)", e.name, j.id, j.outcome))
+			}
+		}
+	}
+	d.World.Broken("jobs without an end: %v", left)
+}
+
+// open reports whether a job has no outcome, or is being replayed.
+func (e *kept) open(j *keptJob) bool {
+	return j.outcome == "" || slices.Contains(e.life.given, j.id) && e.life.Ended[j.id] == ""
+}
+
+// check compares every output, and runs one more job on a fresh entity.
+func (d *Daemon) check() {
+	for _, e := range d.kept {
+		var all []uint64
+		for _, j := range e.jobs {
+			done := e.done[j.id]
+			if e.life.Ended[j.id] != "" {
+				done = e.life.Usage[j.id].Done
+			}
+			if j.outcome == "completed" && done != uint64(j.count) {
+				d.World.Broken("%s: job %d completed after %d of %d", e.name, j.id, done, j.count)
+			}
+			all = append(all, done)
+		}
+		d.World.Check(e.life, all...)
+	}
+	fresh := d.World.Create("fresh", nil)
+	d.epoch++
+	job := d.World.Job(d.next+1, 20, "workgroup=1ms")
+	job.Epoch = d.epoch
+	d.World.OK(fresh.Run(background, job))
+	d.World.Until("the fresh job", fresh.Over)
+	for _, e := range d.kept {
+		d.World.OK(e.life.Destroy(background))
+	}
+	d.World.OK(fresh.Destroy(background))
+	d.World.Run(time.Second)
+	d.Quiet()
+}
