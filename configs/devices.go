@@ -86,7 +86,7 @@ func (b *builder) checkOptions(v *value, d core.DeviceSpec) {
 		if given == nil || !given.has(k.name) || hasOption(d.Backend, k.name) {
 			continue
 		}
-		b.add(given.at(k.name), "backend "+strings.Join(optionsOf[k.name], " and ")+" has it", "device %q: backend %s has no option %q", d.Name, d.Backend, k.name)
+		b.add(given.at(k.name), "it is an option of "+strings.Join(optionsOf[k.name], " and "), "device %q: backend %s has no option %q", d.Name, d.Backend, k.name)
 	}
 }
 
