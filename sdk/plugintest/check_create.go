@@ -43,6 +43,8 @@ var createChecks = []check{
 		doc: "every mode, policy and priority of an entity is taken, names of 1024 bytes, and a job's timeout, dependencies and flush"},
 	{name: "too-much-memory-is-refused", level: core.LevelJobs, run: tooMuchMemory,
 		doc: "an entity with larger buffers than the device declares is refused, without waiting for its image"},
+	{name: "too-many-waiting-commands", level: core.LevelJobs, run: tooManyWaiting,
+		doc: "a session that lets more than 2 x credits + 256 commands of an entity wait ends as full; the entity stays"},
 	{name: "commands-wait-for-create", level: core.LevelJobs, run: commandsWait,
 		doc: "commands that follow a create at once are carried out after it"},
 }
@@ -300,4 +302,25 @@ func tooMuchMemory(p *probe) {
 		Device: l.device, Session: uint64(l.number), Entity: uint64(e.id), Epoch: uint64(e.epoch),
 	}})
 	e.refused("a create with more memory than the device has", c.Seq)
+}
+
+func tooManyWaiting(p *probe) {
+	const slack = 256
+	l := p.open(deviceName)
+	e, from := empty(p, l, 8)
+	create := e.createCommand()
+	l.send(create)
+	var cancels []core.Command
+	for range 2*l.describe().Credits + slack + 1 {
+		c := e.command(core.CommandCancel)
+		c.Job = 1
+		cancels = append(cancels, c)
+	}
+	l.send(cancels...)
+	p.refusedWith("one command of an entity more than may wait", l.broken("one command of an entity more than may wait"), core.ErrFull)
+	e.on(p.open(deviceName))
+	if err := e.upload(from); err != nil {
+		p.failf("PutImage after a session that was full: %v", err)
+	}
+	e.applied(create.Seq)
 }

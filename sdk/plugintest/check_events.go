@@ -9,6 +9,10 @@ import (
 var eventChecks = []check{
 	{name: "events-are-numbered-without-gaps", level: core.LevelJobs, run: numbered,
 		doc: "the events of a session follow each other without a gap, after the number that its opening names"},
+	{name: "executing-job-is-sampled", level: core.LevelJobs, run: executingSampled,
+		doc: "a job that executes is sampled again and again, and its executed time rises"},
+	{name: "executed-time-is-counted", level: core.LevelJobs, run: timeCounted,
+		doc: "the end of a job says how long it executed"},
 	{name: "progress-is-of-executing-jobs", level: core.LevelJobs, run: progressOfExecuting,
 		doc: "a sample is of a job that has started and not ended"},
 	{name: "progress-ends-with-its-job", level: core.LevelJobs, run: progressEnds,
@@ -48,6 +52,9 @@ const (
 
 // sampled runs a job until it was sampled a few times, ends it, and returns the samples.
 func sampled(p *probe) (e *life, job core.JobID, samples []core.BackendEvent) {
+	if p.kit.silent {
+		p.skipf("no progress came of a job that executes")
+	}
 	l := p.open(deviceName)
 	e = p.entity(l, foreverGroups)
 	job = e.forever(1)
@@ -67,6 +74,37 @@ func sampled(p *probe) (e *life, job core.JobID, samples []core.BackendEvent) {
 	e.ended(job)
 	samples, _ = l.samples()
 	return e, job, samples
+}
+
+// executingSampled: a host counts a job's timeout in the executed time of its samples, and
+// takes 30 s of silence for a fault.
+func executingSampled(p *probe) {
+	l := p.open(deviceName)
+	e := p.entity(l, foreverGroups)
+	job := e.forever(1)
+	p.kit.silent = true
+	p.poll("several samples of a job that executes came, with an executed time that rises", func() bool {
+		samples, _ := l.samples()
+		var times []time.Duration
+		for _, s := range samples {
+			if s.Job == job && (len(times) == 0 || s.ExecutedTime > times[len(times)-1]) {
+				times = append(times, s.ExecutedTime)
+			}
+		}
+		return len(times) >= samplesWanted
+	})
+	p.kit.silent = false
+	e.cancel(job)
+	e.ended(job)
+}
+
+func timeCounted(p *probe) {
+	e := p.entity(p.open(deviceName), calibrateGroups)
+	c := e.slow(calibrateGroups, 1)
+	e.l.send(c)
+	if b := e.completed(c.Job); b.ExecutedTime <= 0 {
+		p.failf("a job of %d workgroups that take about %v each completed with an executed time of %v", calibrateGroups, slowTime, b.ExecutedTime)
+	}
 }
 
 func progressOfExecuting(p *probe) {

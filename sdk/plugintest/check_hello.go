@@ -33,6 +33,8 @@ var helloChecks = []check{
 		doc: "Shutdown ends the process also while a job executes"},
 	{name: "sigterm-ends-the-process", level: core.LevelJobs, need: aProcess | anInstance, run: sigtermEnds,
 		doc: "SIGTERM ends the process"},
+	{name: "other-signals-are-ignored", level: core.LevelJobs, need: aProcess | anInstance, run: signalsIgnored,
+		doc: "SIGHUP, SIGINT and SIGPIPE do nothing"},
 }
 
 func helloOf(p *probe) *apiv1.HelloReply {
@@ -147,6 +149,19 @@ func shutdownBusy(p *probe) {
 	e := p.entity(bringUp(p), foreverGroups)
 	e.forever(1)
 	shutdown(p)
+}
+
+func signalsIgnored(p *probe) {
+	e := p.entity(p.open(deviceName), 8)
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE} {
+		if err := p.in.process.Signal(s); err != nil {
+			p.failf("%v: %v", s, err)
+		}
+		for n := range uint32(3) {
+			p.alive(s.String())
+			e.completed(e.run(8, n))
+		}
+	}
 }
 
 func sigtermEnds(p *probe) {

@@ -149,6 +149,9 @@ var lies = map[string]lie{
 		}
 	}},
 
+	"never-samples": {caught: "executing-job-is-sampled", progress: func(*state, []core.BackendEvent) []core.BackendEvent { return nil }},
+	"counts-no-time": {caught: "executed-time-is-counted", event: changedEvent(
+		func(*core.BackendEvent) bool { return true }, func(e *core.BackendEvent) { e.ExecutedTime = 0 })},
 	"floods-progress": {caught: "progress-is-bounded", progress: func(_ *state, samples []core.BackendEvent) []core.BackendEvent {
 		return slices.Repeat(samples, 4*samplesFlood)
 	}},

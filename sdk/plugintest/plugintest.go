@@ -120,7 +120,9 @@ type kit struct {
 	// last one was given up.
 	shared *instance
 	// spin is the calibrated round count of slow; 0 before.
-	spin     uint32
+	spin uint32
+	// silent says that no samples came of a job that executes.
+	silent   bool
 	entities atomic.Uint64
 	jobs     atomic.Uint64
 }
