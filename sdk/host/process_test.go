@@ -221,16 +221,20 @@ func TestPanicOfABackendIsLogged(t *testing.T) {
 	})
 }
 
-// waitUntil polls; the tests' own deadline bounds it.
+// waitBound bounds waitUntil; it says only that something hangs.
+const waitBound = 30 * time.Second
+
+// waitUntil polls.
 func waitUntil(t *testing.T, ok func() bool) {
 	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
+	tick, limit := time.NewTicker(time.Millisecond), time.NewTimer(waitBound)
 	defer tick.Stop()
+	defer limit.Stop()
 	for !ok() {
 		select {
 		case <-tick.C:
-		case <-t.Context().Done():
-			t.Fatal("never happened")
+		case <-limit.C:
+			t.Fatalf("did not happen within %s", waitBound)
 		}
 	}
 }

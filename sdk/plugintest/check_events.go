@@ -82,7 +82,10 @@ func executingSampled(p *probe) {
 	l := p.open(deviceName)
 	e := p.entity(l, foreverGroups)
 	job := e.forever(1)
-	p.kit.silent = true
+	defer func() {
+		_, n := l.samples()
+		p.kit.silent = n == 0
+	}()
 	p.poll("several samples of a job that executes came, with an executed time that rises", func() bool {
 		samples, _ := l.samples()
 		var times []time.Duration
@@ -93,7 +96,6 @@ func executingSampled(p *probe) {
 		}
 		return len(times) >= samplesWanted
 	})
-	p.kit.silent = false
 	e.cancel(job)
 	e.ended(job)
 }

@@ -169,7 +169,7 @@ var lies = map[string]lie{
 		}
 		return samples
 	}},
-	"progress-of-another-job": {caught: "progress-is-of-executing-jobs", progress: func(_ *state, samples []core.BackendEvent) []core.BackendEvent {
+	"progress-of-another-job": {caught: "progress-is-of-executing-jobs", also: []string{"executing-job-is-sampled"}, progress: func(_ *state, samples []core.BackendEvent) []core.BackendEvent {
 		for i := range samples {
 			samples[i].Job += 1 << 40
 		}

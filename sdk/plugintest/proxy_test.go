@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-plugin"
@@ -88,6 +90,7 @@ type state struct {
 
 // serveProxy is the life of a proxy process.
 func serveProxy(args []string) {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 	listener := bufconn.Listen(1 << 20)
 	good := sdk.NewInProcess(good(), os.Getenv(wire.EnvInstance))
 	go func() { _ = good.Server().Serve(listener) }()
