@@ -15,6 +15,8 @@ type law struct {
 	// seen is the last line of the trace that was looked at; hash takes the whole
 	// trace, when somebody compares runs.
 	seen uint64
+	// told is the last line that a document has.
+	told uint64
 	hash io.Writer
 }
 
