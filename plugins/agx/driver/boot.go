@@ -36,6 +36,9 @@ func (p phase) String() string {
 
 // boot starts the coprocessor. Initialize stands in its ring before that.
 func (d *Driver) boot() {
+	if d.phase != phaseDown {
+		return
+	}
 	if err := d.layOut(); err != nil {
 		d.fail(fmt.Errorf("lay out device: %w", err))
 		return

@@ -52,16 +52,11 @@ func (d *Driver) takeBlock() (uint64, error) {
 }
 
 // dropBlock frees a command block; too much garbage makes the driver flush.
-func (d *Driver) dropBlock(block uint64) { d.discard(garbage{block, blockSize, true}, blockObjects) }
-
-// dropPrivate frees other private memory.
-func (d *Driver) dropPrivate(address, size uint64) { d.discard(garbage{address, size, false}, 1) }
-
-func (d *Driver) discard(g garbage, objects uint64) {
+func (d *Driver) dropBlock(block uint64) {
 	p := &d.private
-	p.garbage = append(p.garbage, g)
-	p.objects += objects
-	p.bytes += g.size
+	p.garbage = append(p.garbage, garbage{block, blockSize, true})
+	p.objects += blockObjects
+	p.bytes += blockSize
 	if p.objects >= d.config.GarbageObjects || p.bytes >= d.config.GarbageBytes {
 		d.flushPrivate()
 	}
