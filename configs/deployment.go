@@ -78,6 +78,9 @@ type Env struct {
 	// Backends are those that can be used; nil skips the check for devices that
 	// fit. A file without devices gets one per backend that offers wasm.
 	Backends []BackendInfo
+	// DeviceCheck, when not nil, says what is wrong with a device's options, as far as
+	// that is known before its plugin runs.
+	DeviceCheck func(core.DeviceSpec) error
 	// KernelCheck, when not nil, inspects a kernel for a job; it returns nil for
 	// formats it does not know. bufferBytes is the size of the buffers
 	// that the arguments name, each rounded up to 64 KiB.

@@ -38,6 +38,11 @@ func (b *builder) buildDevices(root *value) {
 		if backend != nil {
 			d.Backend = backend.text
 			b.checkEngine(v, d)
+			if b.env.DeviceCheck != nil && d.Options != nil {
+				if err := b.env.DeviceCheck(d); err != nil {
+					b.add(v.at("options"), "", "device %q: %v", d.Name, err)
+				}
+			}
 			b.checkOptions(v, d)
 		}
 		b.devices = append(b.devices, d)

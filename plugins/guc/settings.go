@@ -82,5 +82,11 @@ func parseSettings(spec core.DeviceSpec) (settings, error) {
 	return s, err
 }
 
+// CheckFaults reports what is wrong with the text of a fault plan. Errors wrap hw.ErrPlan.
+func CheckFaults(text string) error {
+	var faults *hw.Faults
+	return board.Faults("faults", &faults, fw.Vocabulary()).Set(text)
+}
+
 // unset is no duration that an option may have.
 const unset = time.Duration(-1 << 63)

@@ -50,7 +50,7 @@ func ServePlugin(name string, stderr io.Writer) int {
 
 // Environment is what deployment files are checked against.
 func Environment(*configs.Settings) configs.Env {
-	env := configs.Env{KernelCheck: checkKernel}
+	env := configs.Env{DeviceCheck: checkDevice, KernelCheck: checkKernel}
 	for _, name := range builtinNames() {
 		env.Backends = append(env.Backends, configs.BackendInfo{
 			Name: name,
@@ -61,6 +61,14 @@ func Environment(*configs.Settings) configs.Env {
 		})
 	}
 	return env
+}
+
+// checkDevice finds a bad fault plan before a plugin is started for it.
+func checkDevice(spec core.DeviceSpec) error {
+	if spec.Backend != guc.Name || spec.Options["faults"] == "" {
+		return nil
+	}
+	return guc.CheckFaults(spec.Options["faults"])
 }
 
 func checkKernel(format string, code []byte, entry string, args []core.Arg, bufferBytes uint64) error {
