@@ -43,6 +43,7 @@ var (
 	gpuwmBinary  = builder("gpuwm", "github.com/gpuwm/gpuwm/cmd/gpuwm")
 	crashBinary  = builder("gpuwm-crash", "-tags", "crashpoints", "github.com/gpuwm/gpuwm/cmd/gpuwm")
 	pluginBinary = builder("gpuwm-guc", "github.com/gpuwm/gpuwm/plugins/guc/cmd/gpuwm-guc")
+	agxBinary    = builder("gpuwm-agx", "github.com/gpuwm/gpuwm/plugins/agx/cmd/gpuwm-agx")
 )
 
 func builder(name string, args ...string) func() (string, error) {
