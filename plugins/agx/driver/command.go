@@ -22,6 +22,8 @@ type command struct {
 	// cost is what it was thought to take; probe says that nobody knew.
 	cost  time.Duration
 	probe bool
+	// tail says that it is the last one of its job.
+	tail  bool
 	fault *fault
 	// doubted says that its stamp was seen without its work.
 	doubted bool

@@ -81,7 +81,7 @@ func (q *queue) retire(c *command, done *completions) bool {
 	j.executed += report.Executed
 	j.took += report.ExecutedTime
 	if whole && c.fault == nil {
-		q.rates.measure(j.key, c.count, report.ExecutedTime)
+		q.rates.measure(j.key, c.count, report.ExecutedTime, c.tail, d.config.Slice)
 		d.recovery.row = 0
 	}
 	d.life.sign, d.life.moved = d.config.Clock.Now(), d.config.Clock.Now()

@@ -131,7 +131,7 @@ func (d *Driver) issue(q *queue) bool {
 		return false
 	}
 	slot := q.slotsFree[len(q.slotsFree)-1]
-	c := &command{job: j, first: j.next(), count: count, vm: q.vm, slot: slot, block: block, cost: cost, probe: probe, value: q.value + abi.StampStep}
+	c := &command{job: j, first: j.next(), count: count, vm: q.vm, slot: slot, block: block, cost: cost, probe: probe, tail: count == j.left, value: q.value + abi.StampStep}
 	if err := q.compose(c); err != nil {
 		d.dropBlock(block)
 		q.unhold()

@@ -19,7 +19,8 @@ import (
 //   - A command has at most growthMax times as many workgroups as the one that was measured before, because few
 //     workgroups on many cores say little about many; and as long as they grow so, each has ended before the next one.
 //   - A command has at least one workgroup, whatever that takes, and at most what is left of the job.
-//   - A command that is much shorter than the one before, because the job ends, says nothing new.
+//   - A command that is much shorter than the one before because the job ends says nothing new, unless it
+//     took longer than a command may.
 //   - Workgroups that took no measurable time count as timeLeast each.
 const (
 	growthMax = 8
@@ -46,10 +47,11 @@ type rate struct {
 // rates are the measured times of one entity.
 type rates map[rateKey]rate
 
-// measure notes what a command of count workgroups took in execution.
-func (r rates) measure(key rateKey, count uint64, took time.Duration) {
+// measure notes what a command of count workgroups took in execution; tail says
+// that it was cut short by the end of its job.
+func (r rates) measure(key rateKey, count uint64, took time.Duration, tail bool, slice time.Duration) {
 	known, have := r[key]
-	if count == 0 || have && count < known.count/2 {
+	if count == 0 || tail && have && count < known.count/2 && took <= slice/2 {
 		return
 	}
 	if !have && len(r) >= ratesMax {
