@@ -154,9 +154,6 @@ func (g *group) refresh() {
 	}
 	if !wants {
 		d.check(d.arbiter.Idle(g.key))
-		if g.slot != nil && !g.mayRun() {
-			d.tickNow()
-		}
 		return
 	}
 	d.check(d.arbiter.Wake(g.key))

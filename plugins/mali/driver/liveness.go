@@ -138,3 +138,13 @@ func (g *group) stayed() bool {
 	done, executing := j.work.progress()
 	return executing && done == g.executed
 }
+
+// undecided reports whether the group's job seems to come on although the group was asked to leave.
+func (g *group) undecided() bool {
+	j := g.first()
+	if j == nil || g.state != suspending {
+		return false
+	}
+	_, executing := j.work.progress()
+	return executing && !g.stayed()
+}

@@ -171,20 +171,41 @@ func (d *Driver) suspendAll(done func()) {
 			d.askState(s, abi.GroupTerminate, sendTerminate)
 		}
 	}
-	d.submit(bound, func(late []*slot) {
-		if d.iface != nil && d.globalPending(abi.GlobalPing) == 0 {
-			d.alive()
-		}
+	judge := func(late []*slot) {
 		for _, s := range late {
 			d.escalate(s)
 		}
-		d.submit(bound, func(late []*slot) {
+		d.submit(d.config.Timeouts.Leave, func(late []*slot) {
 			for _, s := range late {
 				d.log.Warn("group not terminated", "entity", s.group.key, "slot", s.index)
 				s.asked = 0
 				s.group.advance(force)
 			}
 			d.saveSuspended(done)
+		})
+	}
+	d.submit(bound, func(late []*slot) {
+		if d.globalPending(abi.GlobalPing) == 0 {
+			d.alive()
+		}
+		// Progress is a sample: who seemed to come on is looked at once more.
+		again := false
+		for _, s := range late {
+			if s.group.undecided() {
+				s.group.noteAsked()
+				again = true
+			}
+		}
+		if !again {
+			judge(late)
+			return
+		}
+		d.toggleGlobal(abi.GlobalPing)
+		d.submit(bound, func(late []*slot) {
+			if d.globalPending(abi.GlobalPing) == 0 {
+				d.alive()
+			}
+			judge(late)
 		})
 	})
 }
@@ -212,36 +233,40 @@ func (d *Driver) escalate(s *slot) {
 	d.askState(s, abi.GroupTerminate, sendTerminate)
 }
 
-// saveSuspended flushes the suspend buffers to memory and empties the slots.
+// saveSuspended flushes suspend buffers to memory, also those of groups that left their
+// slots earlier: what is still in a cache would be an older one after a reset. Then it empties the slots.
 func (d *Driver) saveSuspended(done func()) {
-	saved := false
-	for _, s := range d.slots {
-		saved = saved || s.group != nil && s.group.state == suspended
+	var dirty []*group
+	for _, g := range d.ordered() {
+		if g.state == suspended && !g.clean {
+			dirty = append(dirty, g)
+		}
 	}
 	empty := func() {
 		for _, s := range d.slots {
 			if g := s.group; g != nil && g.state.off() {
-				g.clean = g.state == suspended
 				d.unbind(s)
 			}
 		}
 		done()
 	}
-	if !saved {
+	if len(dirty) == 0 {
 		empty()
 		return
 	}
-	d.flushCaches(empty, func() {
+	d.flushCaches(func() {
+		for _, g := range dirty {
+			g.clean = true
+		}
+		empty()
+	}, func() {
 		d.log.Warn("cache not flushed")
-		for _, s := range d.slots {
-			if g := s.group; g != nil && g.state == suspended {
-				// What it saved may not have reached the memory.
-				if g.begun() {
-					g.evidence, g.innocent = &evidence{cause: core.CauseDevice, detail: "its suspend buffer was not flushed"}, true
-				}
-				g.advance(rebuild)
-				g.taking = true
+		for _, g := range dirty {
+			if g.begun() {
+				g.evidence, g.innocent = &evidence{cause: core.CauseDevice, detail: "its suspend buffer was not flushed"}, true
 			}
+			g.advance(rebuild)
+			g.taking = true
 		}
 		empty()
 	})

@@ -241,7 +241,7 @@ func (d *Driver) evict() {
 	flushed := d.tick.flush
 	settle := func() {
 		for _, g := range left {
-			g.clean = flushed
+			g.clean = g.clean || flushed
 			g.afterSlot()
 		}
 		d.admit()
