@@ -296,7 +296,9 @@ func (r *run) step() {
 		}
 	case 6:
 		if len(e.jobs) > 0 {
-			_ = e.life.Cancel(background, e.jobs[r.random.IntN(len(e.jobs))].id)
+			if j := e.jobs[r.random.IntN(len(e.jobs))]; j.outcome == "" { // What has an outcome is replayed at most.
+				_ = e.life.Cancel(background, j.id)
+			}
 		}
 	case 7, 8, 9:
 		e.suspended = true

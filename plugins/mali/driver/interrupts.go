@@ -125,6 +125,7 @@ func (d *Driver) serveStream(s *slot, m int) bool {
 func (d *Driver) fatal(g *group, q *queue, f abi.Fault) {
 	d.log.Warn("stream halted", "entity", g.key, "slot", q.index, "error", f.Exception)
 	detail := "stream halted: " + f.Exception.String()
+	g.scan() // What was counted before is not to blame.
 	switch f.Exception {
 	case abi.ExceptionUnrecoverable:
 		g.fatal |= 1 << q.index

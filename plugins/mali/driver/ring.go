@@ -113,8 +113,8 @@ func (q *queue) count() uint64 { return q.g.d.load64(q.sync) }
 
 // scan completes what is done, in order.
 func (g *group) scan() {
-	if g.buried {
-		return
+	if g.buried || g.evidence != nil {
+		return // Who is to blame has been settled.
 	}
 	for _, q := range g.queues {
 		if len(q.jobs) == 0 {
@@ -123,7 +123,7 @@ func (g *group) scan() {
 		if o, ok := g.owner.(interface{ watchStart() }); ok {
 			o.watchStart()
 		}
-		for done := q.count(); len(q.jobs) > 0 && q.jobs[0].seqno <= done && !g.buried; {
+		for done := q.count(); len(q.jobs) > 0 && q.jobs[0].seqno <= done && !g.buried && g.evidence == nil; {
 			j := q.jobs[0]
 			q.jobs = q.jobs[1:]
 			q.watch = watch{at: g.d.now()}

@@ -41,6 +41,16 @@ func (d *Driver) askState(s *slot, to abi.GroupState, e event) {
 	s.asked |= abi.GroupStateMask
 	if to == abi.GroupSuspend {
 		s.group.noteAsked()
+		s.group.spoilImage()
+	}
+}
+
+// spoilImage overwrites the beginning of the suspend buffer before it is written anew: should
+// that not happen, an older image must not be taken for the new one.
+func (g *group) spoilImage() {
+	const size = 64
+	for at := g.suspend; at < g.suspend+size; at += 8 {
+		g.d.store64(at, 0)
 	}
 }
 

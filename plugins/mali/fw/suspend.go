@@ -227,12 +227,14 @@ func (f *Firmware) restore(g *group) error {
 	if err != nil {
 		return err
 	}
-	b := append([]byte(nil), mem...)
-	for _, d := range f.l2 { // What is in the cache is newer than memory.
+	// What is in the cache is newer than memory, and is written back when it is read.
+	f.l2 = slices.DeleteFunc(f.l2, func(d dirty) bool {
 		if d.at == at {
-			copy(b, d.bytes)
+			copy(mem, d.bytes)
 		}
-	}
+		return d.at == at
+	})
+	b := append([]byte(nil), mem...)
 	records, generation, err := f.decodeImage(b)
 	if err != nil {
 		return err
