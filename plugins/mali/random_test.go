@@ -174,8 +174,11 @@ func (r *run) revive(e *keptEntity) {
 	}
 	e.life = l
 	for _, j := range e.jobs {
-		if j.outcome == "" || j.outcome == "completed" && e.done[j.id] < uint64(j.count) {
+		switch {
+		case j.outcome == "" || j.outcome == "completed" && e.done[j.id] < uint64(j.count):
 			r.submit(e, j)
+		case j.outcome == "cancelled":
+			j.usage = e.done[j.id] // What no image holds of it is gone.
 		}
 	}
 	if e.suspended {

@@ -146,9 +146,11 @@ func (d *Driver) fatal(g *group, q *queue, f abi.Fault) {
 		return
 	}
 	e := &evidence{queue: q, cause: core.CauseDevice, detail: detail}
-	if len(q.jobs) > 0 {
+	own := f.Exception == abi.ExceptionEndpoint || f.Exception == abi.ExceptionInvalidInstruction || f.Exception == abi.ExceptionCallStack
+	memory := f.Exception.MMU() || g.space.faulted
+	if len(q.jobs) > 0 && (own || memory) { // Any other code is the firmware's contradiction, and accuses nobody.
 		e.job, e.cause = q.jobs[0], core.CauseTrap
-		if f.Exception.MMU() || g.space.faulted {
+		if memory {
 			e.cause = core.CauseMemory
 		}
 	}
