@@ -24,9 +24,8 @@ type bench struct {
 	*world
 	t  *testing.T
 	vm *driver.VM
-	// used is where the next stream goes in the buffer; fences holds what became of jobs.
-	used   uint64
-	fences []*fence
+	// used is where the next stream goes in the buffer.
+	used uint64
 }
 
 // fence is the end of one submission.
