@@ -108,20 +108,23 @@ func TestSuspendOfTheWeak(t *testing.T) {
 	}
 }
 
-// BenchmarkSuspend prints what a suspend takes in virtual time: p50 and the worst of all.
+// BenchmarkSuspend prints what a suspend takes in virtual time, alone and beside
+// others: p50 and the worst of all.
 func BenchmarkSuspend(b *testing.B) {
 	for _, slice := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond} {
-		b.Run(slice.String(), func(b *testing.B) {
-			w, err := setup{driver: func(c *driver.Config) { c.Slice = slice }}.make(b)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer w.End()
-			w.Light = true
-			took := suspends(b, w, max(b.N, 100), 3, "workgroup=1ms cores=4")
-			b.ReportMetric(float64(took[len(took)/2])/float64(time.Millisecond), "ms-p50")
-			b.ReportMetric(float64(took[len(took)-1])/float64(time.Millisecond), "ms-worst")
-			b.ReportMetric(float64(slice+suspendBudget)/float64(time.Millisecond), "ms-budget")
-		})
+		for _, others := range []int{0, 3} {
+			b.Run(fmt.Sprintf("%s beside %d", slice, others), func(b *testing.B) {
+				w, err := setup{driver: func(c *driver.Config) { c.Slice = slice }}.make(b)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer w.End()
+				w.Light = true
+				took := suspends(b, w, max(b.N, 100), others, "workgroup=1ms cores=4")
+				b.ReportMetric(float64(took[len(took)/2])/float64(time.Millisecond), "ms-p50")
+				b.ReportMetric(float64(took[len(took)-1])/float64(time.Millisecond), "ms-worst")
+				b.ReportMetric(float64(slice+suspendBudget)/float64(time.Millisecond), "ms-budget")
+			})
+		}
 	}
 }

@@ -48,7 +48,8 @@ func TestSliceRule(t *testing.T) {
 	job := core.JobSpec{Entry: "a", Args: []core.Arg{{Kind: core.ArgU32, Bits: 1}}}
 	other := job
 	other.Args = []core.Arg{{Kind: core.ArgU32, Bits: 2}}
-	if rateOf(&job, core.Digest{}) == rateOf(&other, core.Digest{}) || rateOf(&job, core.Digest{}) != rateOf(&job, core.Digest{}) {
+	same := job
+	if rateOf(&job, core.Digest{}) == rateOf(&other, core.Digest{}) || rateOf(&job, core.Digest{}) != rateOf(&same, core.Digest{}) {
 		t.Error("times are remembered by kernel, entry point and arguments")
 	}
 }
