@@ -44,6 +44,7 @@ var (
 	crashBinary  = builder("gpuwm-crash", "-tags", "crashpoints", "github.com/gpuwm/gpuwm/cmd/gpuwm")
 	pluginBinary = builder("gpuwm-guc", "github.com/gpuwm/gpuwm/plugins/guc/cmd/gpuwm-guc")
 	agxBinary    = builder("gpuwm-agx", "github.com/gpuwm/gpuwm/plugins/agx/cmd/gpuwm-agx")
+	maliBinary   = builder("gpuwm-mali", "github.com/gpuwm/gpuwm/plugins/mali/cmd/gpuwm-mali")
 )
 
 func builder(name string, args ...string) func() (string, error) {

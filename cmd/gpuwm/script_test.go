@@ -54,7 +54,7 @@ func TestScripts(t *testing.T) {
 	gpuwm := binary(t, gpuwmBinary)
 	crash := binary(t, crashBinary)
 	plugin := binary(t, pluginBinary)
-	agx := binary(t, agxBinary)
+	agx, mali := binary(t, agxBinary), binary(t, maliBinary)
 	tool := toolchain(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata/script",
@@ -65,7 +65,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			env.Vars = append(append(env.Vars, environment(home, runtime)...), "EXECUTABLE="+gpuwm, "CRASH="+crash, "PLUGIN="+plugin, "PLUGIN_AGX="+agx)
+			env.Vars = append(append(env.Vars, environment(home, runtime)...), "EXECUTABLE="+gpuwm, "CRASH="+crash, "PLUGIN="+plugin, "PLUGIN_AGX="+agx, "PLUGIN_MALI="+mali)
 			env.Vars = append(env.Vars, tool...)
 			started := &background{processes: make(map[string]*process)}
 			env.Values[started.key()] = started
