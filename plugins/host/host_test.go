@@ -69,6 +69,42 @@ func TestLoopOnAVirtualClock(t *testing.T) {
 	}
 }
 
+// TestStoppedTimer stops a timer between the clock's call and the loop's next step.
+func TestStoppedTimer(t *testing.T) {
+	clock := hw.NewVirtualClock()
+	l := host.NewLoop(host.LoopConfig{Clock: clock, Interrupt: hw.NewLine(), Closed: errClosed, Hooks: &hooks{}})
+	calls := 0
+	stopped := l.After(time.Second, func() { t.Error("a stopped timer acted") })
+	l.After(time.Second, func() { calls++ })
+	clock.Advance(time.Second)
+	if !stopped.Stop() || stopped.Stop() {
+		t.Error("stop reports wrongly")
+	}
+	l.Step()
+	l.Step()
+	if calls != 1 {
+		t.Errorf("the other timer acted %d times", calls)
+	}
+}
+
+// TestLoopListens: after a move only the other hardware is heard.
+func TestLoopListens(t *testing.T) {
+	before, after, h := hw.NewLine(), hw.NewLine(), &hooks{}
+	l := host.NewLoop(host.LoopConfig{Clock: hw.NewVirtualClock(), Interrupt: before, Closed: errClosed, Hooks: h})
+	l.Post(func() { l.Listen(after) })
+	l.Step()
+	before.Raise()
+	l.Step()
+	if h.looks != 0 {
+		t.Error("the old line is heard")
+	}
+	after.Raise()
+	l.Step()
+	if h.looks != 1 {
+		t.Errorf("%d looks after a signal", h.looks)
+	}
+}
+
 func TestLoopWithItsGoroutine(t *testing.T) {
 	line, h := hw.NewLine(), &hooks{}
 	l := host.NewLoop(host.LoopConfig{Clock: hw.NewRealClock(), Interrupt: line, Closed: errClosed, Hooks: h})
@@ -90,6 +126,53 @@ func TestLoopWithItsGoroutine(t *testing.T) {
 		if err := l.Close(context.Background()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestMemoryMoves: what was handed out stays so in the copy, and what is handed out next lies there.
+func TestMemoryMoves(t *testing.T) {
+	var arenas [2]*hw.Arena
+	for i := range arenas {
+		var err error
+		if arenas[i], err = hw.NewArena(16 << 20); err != nil {
+			t.Fatal(err)
+		}
+		defer arenas[i].Close()
+	}
+	m, err := host.NewMemory(arenas[0], 1<<32, errClosed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	low, high := m.Available()
+	buffers, err := m.Place([]core.BufferSpec{{Name: "a", Size: 100}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	small, err := hw.NewArena(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer small.Close()
+	if err := m.Move(small); err == nil {
+		t.Error("moved to where there is no room")
+	}
+	if err := m.Move(arenas[1]); err != nil {
+		t.Fatal(err)
+	}
+	header := core.ImageHeader{Version: core.ImageVersion, Buffers: []core.BufferSpec{buffers[0].Spec}}
+	if err := m.Fill(context.Background(), buffers, sdk.BufferImage(header, [][]byte{bytes.Repeat([]byte{7}, 100)})); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []byte{0, 7} {
+		if got, err := arenas[i].Bytes(buffers[0].Device, 100); err != nil || got[0] != want {
+			t.Errorf("arena %d holds %d, %v", i, got[0], err)
+		}
+	}
+	if err := m.Unplace(buffers); err != nil {
+		t.Error(err)
+	}
+	if l, h := m.Available(); l != low || h != high {
+		t.Errorf("%d and %d are free, were %d and %d", l, h, low, high)
 	}
 }
 

@@ -127,6 +127,10 @@ func (l *Loop) Step() bool {
 	}
 }
 
+// Listen takes the signals of another line from now on, because the device moved. It
+// is called on the loop's goroutine.
+func (l *Loop) Listen(interrupt hw.Line) { l.config.Interrupt = interrupt }
+
 // LookAgain asks for Hooks.Look in this step. It is called on the loop's goroutine.
 func (l *Loop) LookAgain() { l.look = true }
 

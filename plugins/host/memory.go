@@ -106,6 +106,17 @@ func (m *Memory) Close() {
 	m.users.Wait()
 }
 
+// Move goes on with a copy of the memory. Nobody may be inside Enter and Leave. Errors are the allocators'.
+func (m *Memory) Move(to *hw.Arena) error {
+	for _, a := range []*hw.Allocator{m.low, m.kernels, m.high} {
+		if err := a.Move(to); err != nil {
+			return fmt.Errorf("move device memory: %w", err)
+		}
+	}
+	m.arena = to
+	return nil
+}
+
 // Low allocates memory that the firmware sees, in whole pages that read as zero.
 // Errors wrap core.ErrFull.
 func (m *Memory) Low(size uint64, what string) (uint64, error) {
