@@ -9,9 +9,9 @@
 // breaks, or a firmware that does not answer, is answered with a GT reset
 // (reset.go). Only when that fails, or does not help, the device is given up (Config.Failed).
 //
-// All state belongs to one goroutine, which calls Step; whoever wants something posts a request and waits. With
-// Config.Pump there is no such goroutine: the caller's one drives the whole
-// world, which makes runs on a virtual clock exactly repeatable.
+// All state belongs to one goroutine (host.Loop), which calls Step; whoever wants something posts a request and
+// waits. With Config.Pump there is no such goroutine: the caller's one drives the
+// whole world, which makes runs on a virtual clock exactly repeatable.
 //
 // A queue (what Xe calls an exec queue: the driver's half of an entity) has one
 // state, and what may happen to it is the table in transitions.go. What is wanted of it (suspended, its end, a job taken

@@ -43,30 +43,6 @@ func config(t *testing.T) Config {
 		Ports: hw.Ports{Registers: registers, Doorbell: hw.NewLine(), Interrupt: hw.NewLine()}}
 }
 
-// TestStoppedTimerDoesNothing stops a timer between the clock's call and the
-// driver's next step.
-func TestStoppedTimerDoesNothing(t *testing.T) {
-	clock := hw.NewVirtualClock()
-	c := config(t)
-	c.Clock = clock
-	d, err := New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	calls := 0
-	stopped := d.after(time.Second, func() { t.Error("a stopped timer acted") })
-	d.after(time.Second, func() { calls++ })
-	clock.Advance(time.Second)
-	if !stopped.Stop() || stopped.Stop() {
-		t.Error("stop reports wrongly")
-	}
-	d.Step()
-	d.Step()
-	if calls != 1 {
-		t.Errorf("the other timer acted %d times", calls)
-	}
-}
-
 func TestConfig(t *testing.T) {
 	good := config(t)
 	if _, err := New(good); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/host"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/sdk"
 )
@@ -25,29 +26,23 @@ func (d *Driver) Describe() core.DeviceDescription {
 	return core.DeviceDescription{
 		Name: d.config.Name, Engine: d.config.Engine, Granularity: core.GranularityWorkgroup,
 		Formats: slices.Clone(d.config.Formats), Credits: d.config.Credits, EntitiesMax: d.config.EntitiesMax,
-		MemoryMax: d.memory.highSize, SavesImages: true,
+		MemoryMax: d.memory.HighSize(), SavesImages: true,
 	}
 }
 
 // LoadKernel implements sdk.Device: the code is placed in device memory once, and
 // stays until Close. Errors wrap core.ErrUnsupported, core.ErrInvalid or core.ErrFull.
 func (d *Driver) LoadKernel(_ context.Context, k core.Kernel) error {
-	if !slices.Contains(d.config.Formats, k.Format) {
-		return fmt.Errorf("load kernel %s: format %s: %w", k.Digest, k.Format, core.ErrUnsupported)
-	}
-	if err := d.memory.load(k); err != nil {
-		return fmt.Errorf("load kernel %s: %w", k.Digest, err)
-	}
-	return nil
+	return d.memory.Load(k, d.config.Formats)
 }
 
 // Create implements sdk.Device. The context is registered with the firmware with its first job.
 func (d *Driver) Create(ctx context.Context, spec *core.EntitySpec, image core.ImageSource, report sdk.Reporter) (sdk.Entity, error) {
 	what := "create entity " + spec.Name
-	if !d.memory.enter() {
+	if !d.memory.Enter() {
 		return nil, fmt.Errorf("%s: %w", what, errClosed)
 	}
-	defer d.memory.leave()
+	defer d.memory.Leave()
 	header := image.Header()
 	if !slices.Equal(header.Buffers, spec.Buffers) {
 		return nil, fmt.Errorf("%s: image has other buffers: %w", what, core.ErrInvalid)
@@ -55,14 +50,14 @@ func (d *Driver) Create(ctx context.Context, spec *core.EntitySpec, image core.I
 	if _, known := firmwarePriority[spec.Properties.Priority]; !known {
 		return nil, fmt.Errorf("%s: priority %q: %w", what, spec.Properties.Priority, core.ErrInvalid)
 	}
-	p, err := d.memory.place(spec.Buffers)
+	buffers, err := d.memory.Place(spec.Buffers)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
-	q := &queue{placement: p, d: d, entity: spec.ID, report: report, priority: spec.Properties.Priority}
+	q := &queue{placement: placement{buffers: buffers}, d: d, entity: spec.ID, report: report, priority: spec.Properties.Priority}
 	q.inherit(header)
-	if err = d.fill(ctx, q, image); err == nil {
-		err = d.call(ctx, "reserve guc_id", func(done func(error)) { done(d.admit(q)) })
+	if err = d.memory.Fill(ctx, q.buffers, image); err == nil {
+		err = d.loop.Call(ctx, "reserve guc_id", func(done func(error)) { done(d.admit(q)) })
 	}
 	if err != nil {
 		return nil, d.undo(what, q, err)
@@ -72,14 +67,14 @@ func (d *Driver) Create(ctx context.Context, spec *core.EntitySpec, image core.I
 
 // undo frees the memory of an entity that never came to be.
 func (d *Driver) undo(what string, q *queue, err error) error {
-	posted := d.post(func() {
+	posted := d.loop.Post(func() {
 		if d.queues[q.id] == q {
 			// Admitted, but nobody waited for it any more.
 			q.destroy = true
 			q.settle()
 			return
 		}
-		if free := d.memory.unplace(q.placement); free != nil {
+		if free := d.unplace(q.placement); free != nil {
 			d.log.Error("device memory leaked", "entity", q.entity, "error", free)
 		}
 	})
@@ -101,29 +96,6 @@ func (d *Driver) admit(q *queue) error {
 	return nil
 }
 
-// fill copies the image's chunks into the buffers.
-func (d *Driver) fill(ctx context.Context, q *queue, image core.ImageSource) error {
-	return image.Chunks(func(ref core.ChunkRef, chunk []byte) error {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("%w: %w", core.ErrDeadline, err)
-		}
-		if ref.Buffer < 0 || ref.Buffer >= len(q.buffers) || ref.Index >= (1<<63)/core.ChunkSize {
-			return fmt.Errorf("image chunk %d of buffer %d: %w", ref.Index, ref.Buffer, core.ErrCorrupt)
-		}
-		b := q.buffers[ref.Buffer]
-		offset := ref.Index * core.ChunkSize
-		if offset > b.spec.Size || uint64(len(chunk)) > b.spec.Size-offset {
-			return fmt.Errorf("image chunk %d of buffer %s: beyond its end: %w", ref.Index, b.spec.Name, core.ErrCorrupt)
-		}
-		to, err := d.config.Arena.Bytes(b.device+offset, uint64(len(chunk)))
-		if err != nil {
-			return err
-		}
-		copy(to, chunk)
-		return nil
-	})
-}
-
 // inherit takes over what an earlier life left in an image of this backend.
 func (q *queue) inherit(header core.ImageHeader) {
 	q.last = privateState{seqno: abi.FirstSeqno - 1}
@@ -143,7 +115,7 @@ func (q *queue) lay() error {
 	if q.laid() {
 		return nil
 	}
-	if err := q.d.memory.lay(&q.placement, q.d.config.Credits); err != nil {
+	if err := q.d.lay(&q.placement); err != nil {
 		return err
 	}
 	for slot := range q.d.config.Credits {
@@ -166,7 +138,7 @@ func (q *queue) laid() bool { return q.lrc != 0 }
 
 // Run implements sdk.Entity.
 func (q *queue) Run(ctx context.Context, r sdk.Job) error {
-	return q.d.call(ctx, fmt.Sprintf("run job %d", r.Spec.ID), func(done func(error)) {
+	return q.d.loop.Call(ctx, fmt.Sprintf("run job %d", r.Spec.ID), func(done func(error)) {
 		err := q.accept(r)
 		if err == nil {
 			q.settle()
@@ -177,7 +149,7 @@ func (q *queue) Run(ctx context.Context, r sdk.Job) error {
 
 // Cancel implements sdk.Entity: it returns once the job is marked; the report follows.
 func (q *queue) Cancel(ctx context.Context, id core.JobID) error {
-	return q.d.call(ctx, fmt.Sprintf("cancel job %d", id), func(done func(error)) {
+	return q.d.loop.Call(ctx, fmt.Sprintf("cancel job %d", id), func(done func(error)) {
 		if at := slices.IndexFunc(q.jobs, func(j *job) bool { return j.id == id }); at >= 0 {
 			q.jobs[at].cancel = true
 			q.settle()
@@ -188,7 +160,7 @@ func (q *queue) Cancel(ctx context.Context, id core.JobID) error {
 
 // Suspend implements sdk.Entity. A queue without work for the firmware stays enabled: it gets none.
 func (q *queue) Suspend(ctx context.Context) error {
-	return q.d.call(ctx, "suspend", func(done func(error)) {
+	return q.d.loop.Call(ctx, "suspend", func(done func(error)) {
 		if q.lost || q.destroy {
 			done(fmt.Errorf("context is being torn down: %w", core.ErrClosed))
 			return
@@ -201,13 +173,13 @@ func (q *queue) Suspend(ctx context.Context) error {
 
 // Resume implements sdk.Entity.
 func (q *queue) Resume(ctx context.Context) error {
-	return q.d.call(ctx, "resume", func(done func(error)) {
+	return q.d.loop.Call(ctx, "resume", func(done func(error)) {
 		if q.lost || q.destroy {
 			done(fmt.Errorf("context is being torn down: %w", core.ErrClosed))
 			return
 		}
 		q.suspend = false
-		answer(&q.suspendWaits, fmt.Errorf("resumed meanwhile: %w", core.ErrStale))
+		host.Answer(&q.suspendWaits, fmt.Errorf("resumed meanwhile: %w", core.ErrStale))
 		q.settle()
 		done(nil)
 	})
@@ -215,7 +187,7 @@ func (q *queue) Resume(ctx context.Context) error {
 
 // SetProperties implements sdk.Entity. Errors wrap core.ErrInvalid.
 func (q *queue) SetProperties(ctx context.Context, p core.Properties) error {
-	return q.d.call(ctx, "set properties", func(done func(error)) {
+	return q.d.loop.Call(ctx, "set properties", func(done func(error)) {
 		if _, known := firmwarePriority[p.Priority]; !known {
 			done(fmt.Errorf("priority %q: %w", p.Priority, core.ErrInvalid))
 			return
@@ -232,10 +204,10 @@ func (q *queue) SetProperties(ctx context.Context, p core.Properties) error {
 
 // Progress implements sdk.Entity: it reads the descriptors in memory.
 func (q *queue) Progress() []sdk.JobUsage {
-	if !q.d.memory.enter() {
+	if !q.d.memory.Enter() {
 		return nil
 	}
-	defer q.d.memory.leave()
+	defer q.d.memory.Leave()
 	q.progress.Lock()
 	defer q.progress.Unlock()
 	var list []sdk.JobUsage
@@ -255,14 +227,14 @@ func (q *queue) Progress() []sdk.JobUsage {
 // Destroy implements sdk.Entity. It returns when the firmware has forgotten the
 // context and the memory is free; a repeat does nothing.
 func (q *queue) Destroy(ctx context.Context) error {
-	return q.d.call(ctx, "destroy", func(done func(error)) {
+	return q.d.loop.Call(ctx, "destroy", func(done func(error)) {
 		if q.state == gone {
 			done(nil)
 			return
 		}
 		q.destroy = true
 		q.destroyWaits = append(q.destroyWaits, done)
-		answer(&q.suspendWaits, fmt.Errorf("destroyed: %w", core.ErrClosed))
+		host.Answer(&q.suspendWaits, fmt.Errorf("destroyed: %w", core.ErrClosed))
 		q.settle()
 	})
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/host"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
@@ -52,7 +53,7 @@ func (d *Driver) handle(body abi.Body) {
 // modeDone takes the answer to an enable or a disable.
 func (d *Driver) modeDone(q *queue, e event) {
 	d.scanQueue(q)
-	if d.failure != nil || d.phase != phaseUp && d.phase != phaseMoving || !q.advance(e) {
+	if d.failed() || d.phase != phaseUp && d.phase != phaseMoving || !q.advance(e) {
 		return
 	}
 	switch q.state {
@@ -94,7 +95,7 @@ func (d *Driver) takeReset(id abi.GUCID, body abi.Body, cause core.Cause, detail
 		return
 	}
 	d.scanQueue(q)
-	if d.failure != nil || d.phase != phaseUp && d.phase != phaseMoving || !q.advance(contextReset) || q.state.dying() {
+	if d.failed() || d.phase != phaseUp && d.phase != phaseMoving || !q.advance(contextReset) || q.state.dying() {
 		return
 	}
 	if found := q.faulted(); found != nil {
@@ -115,22 +116,5 @@ func (q *queue) faulted() *evidence {
 	if err != nil || report.Status != hw.StatusFault {
 		return nil
 	}
-	return &evidence{faultCause(report.Cause), report.Detail}
-}
-
-// faultCause translates the descriptor's cause into the shared noun.
-func faultCause(c hw.Cause) core.Cause {
-	switch c {
-	case hw.CauseMemory:
-		return core.CauseMemory
-	case hw.CauseHang:
-		return core.CauseHang
-	case hw.CauseKernel:
-		return core.CauseKernel
-	case hw.CauseDescriptor:
-		return core.CauseRefused
-	case hw.CauseEngine:
-		return core.CauseDevice
-	}
-	return core.CauseTrap
+	return &evidence{host.FaultCause(report.Cause), report.Detail}
 }

@@ -50,7 +50,7 @@ func (d *Driver) wait(what string, bound time.Duration, ready func() (bool, erro
 	mine, until := d.waits, d.config.Clock.Now()+bound
 	var look func()
 	look = func() {
-		if d.waits != mine || d.failure != nil {
+		if d.waits != mine || d.failed() {
 			return
 		}
 		ok, err := ready()
@@ -62,7 +62,7 @@ func (d *Driver) wait(what string, bound time.Duration, ready func() (bool, erro
 		case d.config.Clock.Now() >= until:
 			d.fail(d.because(fmt.Errorf("%s: not done in %s", what, bound)))
 		default:
-			d.after(loadPoll, look)
+			d.loop.After(loadPoll, look)
 		}
 	}
 	look()

@@ -7,7 +7,6 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
-	"github.com/gpuwm/gpuwm/sdk"
 )
 
 // backendName marks the private part of images.
@@ -17,7 +16,7 @@ const backendName = "guc"
 // the next method is called, and an error after the device was closed.
 func (q *queue) Save(ctx context.Context) (core.ImageSource, error) {
 	header := core.ImageHeader{Version: core.ImageVersion, Entity: q.entity, Backend: backendName}
-	err := q.d.call(ctx, "save", func(done func(error)) {
+	err := q.d.loop.Call(ctx, "save", func(done func(error)) {
 		if q.lost || q.destroy {
 			done(fmt.Errorf("context is being torn down: %w", core.ErrClosed))
 			return
@@ -38,31 +37,7 @@ func (q *queue) Save(ctx context.Context) (core.ImageSource, error) {
 	if err != nil {
 		return nil, err
 	}
-	var contents [][]byte
-	for _, b := range q.buffers {
-		bytes, err := q.d.config.Arena.Bytes(b.device, b.spec.Size)
-		if err != nil {
-			return nil, fmt.Errorf("save: %w", err)
-		}
-		header.Buffers = append(header.Buffers, b.spec)
-		contents = append(contents, bytes)
-	}
-	return guarded{memory: q.d.memory, ImageSource: sdk.BufferImage(header, contents)}, nil
-}
-
-// guarded is an image over device memory that outlives neither.
-type guarded struct {
-	core.ImageSource
-	memory *memory
-}
-
-// Chunks implements core.ImageSource.
-func (g guarded) Chunks(each func(core.ChunkRef, []byte) error) error {
-	if !g.memory.enter() {
-		return fmt.Errorf("read image: %w", errClosed)
-	}
-	defer g.memory.leave()
-	return g.ImageSource.Chunks(each)
+	return q.d.memory.Image(header, q.buffers)
 }
 
 // privateState is what the next life of the context goes on with: the seqno, so

@@ -48,5 +48,5 @@ func (d *Driver) Awaited() (awaited, leaked int) {
 // Up reports whether the device takes work, or will with the next message. For
 // tests and simulations, on the goroutine that calls Step.
 func (d *Driver) Up() bool {
-	return d.failure == nil && (d.phase == phaseUp || d.phase == phaseHot || d.phase == phaseWaking || d.phase == phaseLoading)
+	return !d.failed() && (d.phase == phaseUp || d.phase == phaseHot || d.phase == phaseWaking || d.phase == phaseLoading)
 }

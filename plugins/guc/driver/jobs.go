@@ -1,21 +1,14 @@
 package driver
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/host"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/sdk"
-)
-
-const (
-	// slotSize is the room of one job: its dispatch descriptor, then its arguments.
-	slotSize = 8 << 10
-	// argsOffset is where the arguments begin in a slot.
-	argsOffset = hw.DispatchSize
 )
 
 // job is one job in a ring.
@@ -42,7 +35,8 @@ type jobRef struct {
 	first, count, descriptor uint64
 }
 
-func (q *queue) descriptor(slot uint32) uint64 { return q.slots + uint64(slot)*slotSize }
+// dispatched is where the firmware finds a job's dispatch descriptor.
+func (q *queue) dispatched(j *job) host.Slot { return host.SlotAt(q.slots, j.slot) }
 
 // accept puts a job at the end of the ring. Errors wrap core.ErrClosed,
 // core.ErrOversize, core.ErrFull, core.ErrExists, core.ErrNotFound or core.ErrInvalid.
@@ -89,54 +83,12 @@ func (q *queue) describe(j *job, r sdk.Job) error {
 	if j.count == 0 {
 		return nil
 	}
-	kernel, digest, err := q.chooseKernel(r.Spec)
+	dispatch, args, err := q.d.memory.Dispatch(r, q.buffers, q.d.config.Formats)
 	if err != nil {
 		return err
 	}
-	args := make([]hw.Arg, len(r.Spec.Args))
-	for i, a := range r.Spec.Args {
-		args[i] = hw.Arg{Buffer: a.Kind == core.ArgBuffer, Bits: a.Bits}
-		if args[i].Buffer {
-			at := slices.IndexFunc(q.buffers, func(b buffer) bool { return b.spec.Name == a.Buffer })
-			if at < 0 {
-				return fmt.Errorf("argument %d: no buffer %q: %w", i, a.Buffer, core.ErrInvalid)
-			}
-			args[i].Bits = q.buffers[at].virtual
-		}
-	}
-	virtual := descriptorBase + uint64(j.slot)*slotSize
-	dispatch := hw.Dispatch{
-		KernelAddress: kernel.address, KernelSize: kernel.size, Digest: digest, Format: kernel.format, Entry: r.Spec.Entry,
-		ArgsCount: uint32(len(args)), Grid: r.Spec.Grid, Group: r.Spec.Group,
-		First: j.first, Count: j.count, Job: uint64(j.id), Epoch: uint64(r.Epoch),
-	}
-	if len(args) > 0 {
-		dispatch.ArgsAddress = virtual + argsOffset
-	}
-	bytes, err := q.d.config.Arena.Bytes(q.descriptor(j.slot), slotSize)
-	if err != nil {
-		return err
-	}
-	clear(bytes[hw.ReportOffset:hw.DispatchSize])
-	if err := errors.Join(hw.EncodeArgs(bytes[argsOffset:], args), dispatch.Encode(bytes)); err != nil {
-		return fmt.Errorf("%w: %w", core.ErrInvalid, err)
-	}
-	return nil
-}
-
-// chooseKernel takes the first format of the device that the job has and that is loaded.
-func (q *queue) chooseKernel(spec *core.JobSpec) (loadedKernel, core.Digest, error) {
-	for _, format := range q.d.config.Formats {
-		digest, has := spec.Kernels[format]
-		if !has {
-			continue
-		}
-		if k, loaded := q.d.memory.kernel(digest); loaded {
-			return k, digest, nil
-		}
-		return loadedKernel{}, digest, fmt.Errorf("kernel %s is not loaded: %w", digest, core.ErrNotFound)
-	}
-	return loadedKernel{}, core.Digest{}, fmt.Errorf("no kernel in a format of the device (%v): %w", q.d.config.Formats, core.ErrUnsupported)
+	dispatch.First, dispatch.Count = j.first, j.count
+	return host.WriteDispatch(q.d.config.Arena, q.dispatched(j), dispatch, args)
 }
 
 // emit writes the job's program at the ring's tail, around the end if need be.
@@ -144,7 +96,7 @@ func (q *queue) emit(j *job) {
 	var program [abi.JobDwords]uint32
 	j.start = q.tail
 	for _, dw := range (abi.JobProgram{
-		LRC: q.lrc, Seqno: j.seqno, Batch: descriptorBase + uint64(j.slot)*slotSize, Skip: j.skip,
+		LRC: q.lrc, Seqno: j.seqno, Batch: q.dispatched(j).Virtual, Skip: j.skip,
 	}).Append(program[:0]) {
 		q.store(q.lrc+uint64(q.tail), dw)
 		q.tail = (q.tail + 4) % abi.RingSize
@@ -217,19 +169,20 @@ func (q *queue) readReport(j *job) (hw.Report, error) {
 	if j.count == 0 {
 		return hw.Report{Status: hw.StatusDone}, nil
 	}
-	return hw.ReadReport(q.d.config.Arena, q.descriptor(j.slot), j.count)
+	return hw.ReadReport(q.d.config.Arena, q.dispatched(j).Device, j.count)
 }
 
 // poll keeps looking while something is awaited, because an interrupt may be
 // missing and a start raises none.
 func (d *Driver) poll() {
-	if d.polling || d.failure != nil || d.phase != phaseUp || len(d.active) == 0 && d.awaited == 0 && len(d.ct.tracked) == 0 {
+	if d.polling || d.failed() || d.phase != phaseUp || len(d.active) == 0 && d.awaited == 0 && len(d.ct.tracked) == 0 {
 		return
 	}
 	d.polling = true
-	d.after(d.config.Timeouts.Poll, func() {
+	d.loop.After(d.config.Timeouts.Poll, func() {
 		d.polling = false
-		d.interrupted, d.look = true, true
+		d.look = true
+		d.loop.LookAgain()
 	})
 }
 
@@ -262,7 +215,7 @@ func (d *Driver) scanQueue(q *queue) {
 	}
 	started := q.load(q.status(abi.PPHWSPStartSeqno))
 	finished := q.load(q.status(abi.PPHWSPSeqno))
-	for q.published > 0 && d.failure == nil {
+	for q.published > 0 && !d.failed() {
 		j := q.jobs[0]
 		if abi.Passed(started, j.seqno) {
 			q.start(j)
@@ -309,7 +262,7 @@ func (q *queue) noteStarted() {
 	var refs []jobRef
 	for _, j := range q.jobs {
 		if j.started {
-			refs = append(refs, jobRef{id: j.id, first: j.first, count: j.count, descriptor: q.descriptor(j.slot)})
+			refs = append(refs, jobRef{id: j.id, first: j.first, count: j.count, descriptor: q.dispatched(j).Device})
 		}
 	}
 	q.progress.Lock()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/host"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
@@ -69,7 +70,7 @@ func (q *queue) observe() {
 	switch {
 	case q.state != enabled:
 	case report.Status == hw.StatusFault && now-w.at >= q.d.config.Timeouts.Start:
-		q.blame(j, faultCause(report.Cause), report.Detail)
+		q.blame(j, host.FaultCause(report.Cause), report.Detail)
 	case j.started && report.Status == hw.StatusRunning && stuck >= q.d.config.Timeouts.Hang:
 		q.blame(j, core.CauseHang, fmt.Sprintf("no workgroup ended in %s of execution", q.d.config.Timeouts.Hang))
 	case now-w.at >= q.d.config.Timeouts.Start:

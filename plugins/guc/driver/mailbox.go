@@ -50,9 +50,9 @@ type mailbox struct {
 func (d *Driver) bringUp() {
 	d.phase = phaseLoading
 	if d.block == 0 {
-		block, err := d.memory.low.Alloc(blockSize, hw.PageSize)
+		block, err := d.memory.Low(blockSize, "allocate transport")
 		if err != nil {
-			d.fail(fmt.Errorf("allocate transport: %w", err))
+			d.fail(err)
 			return
 		}
 		d.block = block
@@ -113,7 +113,7 @@ func (d *Driver) armMailbox(timeout time.Duration) {
 	if box.timer != nil {
 		box.timer.Stop()
 	}
-	box.timer = d.after(timeout, func() {
+	box.timer = d.loop.After(timeout, func() {
 		if d.box == box {
 			d.fail(fmt.Errorf("mailbox: %s: no reply in %s", box.left[0].Action(), timeout))
 		}
@@ -124,10 +124,10 @@ func (d *Driver) pollMailboxLater() {
 	if d.box.poll != nil {
 		d.box.poll.Stop()
 	}
-	d.box.poll = d.after(mailboxPoll, func() {
+	d.box.poll = d.loop.After(mailboxPoll, func() {
 		if d.box != nil {
 			d.pollMailbox()
-			if d.box != nil && d.failure == nil {
+			if d.box != nil && !d.failed() {
 				d.pollMailboxLater()
 			}
 		}

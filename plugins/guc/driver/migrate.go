@@ -23,7 +23,7 @@ const recoveriesMax = 10
 // No other method may be under way.
 func (d *Driver) Pause(ctx context.Context) ([]uint32, error) {
 	var saved []uint32
-	err := d.call(ctx, "pause device", func(done func(error)) {
+	err := d.loop.Call(ctx, "pause device", func(done func(error)) {
 		if d.phase == phaseHot {
 			d.rouse()
 		}
@@ -81,7 +81,7 @@ func (d *Driver) control(c abi.VFCommand, done func(error)) {
 		}
 		d.moving.then = done
 		m := d.moving
-		d.after(d.config.Timeouts.Ack, func() {
+		d.loop.After(d.config.Timeouts.Ack, func() {
 			if m.then != nil {
 				m.then = nil
 				done(fmt.Errorf("pause not confirmed in %s", d.config.Timeouts.Ack))
@@ -113,7 +113,7 @@ func (d *Driver) saveFunction(done func([]uint32, error)) {
 			done(nil, err)
 			return
 		}
-		buffer, err := allocate(d.memory.low, 4*uint64(size.Data0), hw.PageSize, "room for the firmware's state")
+		buffer, err := d.memory.Low(4*uint64(size.Data0), "room for the firmware's state")
 		if err != nil {
 			done(nil, err)
 			return
@@ -131,14 +131,14 @@ func (d *Driver) saveFunction(done func([]uint32, error)) {
 					}
 				}
 			}
-			done(dw, errors.Join(err, d.memory.low.Free(buffer)))
+			done(dw, errors.Join(err, d.memory.FreeLow(buffer)))
 		})
 	})
 }
 
 // Unpause lets a paused device go on where it is: the move did not come about.
 func (d *Driver) Unpause(ctx context.Context) error {
-	return d.call(ctx, "resume device", func(done func(error)) {
+	return d.loop.Call(ctx, "resume device", func(done func(error)) {
 		if d.phase != phaseMoving {
 			done(fmt.Errorf("device is not paused: %w", core.ErrInvalid))
 			return
@@ -156,12 +156,12 @@ func (d *Driver) Unpause(ctx context.Context) error {
 // Restore is the owner's side on the target, on a driver that was just started there and has
 // no entities: the firmware gets the state and interrupts the guest. The driver is of no use afterwards.
 func (d *Driver) Restore(ctx context.Context, saved []uint32) error {
-	return d.call(ctx, "restore device", func(done func(error)) {
+	return d.loop.Call(ctx, "restore device", func(done func(error)) {
 		if d.phase != phaseUp || len(d.queues) > 0 {
 			done(fmt.Errorf("device is in use: %w", core.ErrInvalid))
 			return
 		}
-		buffer, err := allocate(d.memory.low, 4*uint64(len(saved)), hw.PageSize, "room for the firmware's state")
+		buffer, err := d.memory.Low(4*uint64(len(saved)), "room for the firmware's state")
 		if err != nil {
 			done(err)
 			return
@@ -197,13 +197,14 @@ func (d *Driver) Restore(ctx context.Context, saved []uint32) error {
 // old one's and whose firmware was restored. It returns when the device takes work. No other
 // method may be under way.
 func (d *Driver) Attach(ctx context.Context, arena *hw.Arena, ports hw.Ports) error {
-	return d.call(ctx, "attach device", func(done func(error)) {
+	return d.loop.Call(ctx, "attach device", func(done func(error)) {
 		if d.phase != phaseMoving {
 			done(fmt.Errorf("device is not paused: %w", core.ErrInvalid))
 			return
 		}
 		d.config.Arena, d.config.Ports = arena, ports
-		if err := d.memory.move(arena); err != nil {
+		d.loop.Listen(ports.Interrupt)
+		if err := d.memory.Move(arena); err != nil {
 			d.fail(err)
 			return
 		}
@@ -228,7 +229,7 @@ func (d *Driver) recover() {
 	d.ct.fence, d.ct.tracked, d.ct.outstanding, d.ct.space = old.fence, old.tracked, old.outstanding, old.space
 	d.ct.open = true
 	d.receive()
-	if d.failure != nil || d.phase != phaseMoving {
+	if d.failed() || d.phase != phaseMoving {
 		return
 	}
 	d.ct.halt()

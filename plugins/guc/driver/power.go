@@ -6,6 +6,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/host"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
@@ -26,7 +27,7 @@ func (d *Driver) Sleeps() (hot, cold int) { return d.power.hot, d.power.cold }
 // idle reports whether the device may go to D3hot: no message is outstanding and
 // the firmware sees no work.
 func (d *Driver) idle() bool {
-	return d.failure == nil && d.phase == phaseUp && d.Idle() && len(d.active) == 0 && d.awaited == 0 && !d.pausing
+	return !d.failed() && d.phase == phaseUp && d.Idle() && len(d.active) == 0 && d.awaited == 0 && !d.pausing
 }
 
 // watchIdle keeps the timer of the runtime suspend.
@@ -39,7 +40,7 @@ func (d *Driver) watchIdle() {
 		d.power.idle.Stop()
 		d.power.idle = nil
 	case quiet && d.power.idle == nil:
-		d.power.idle = d.after(d.config.RuntimeIdle, func() {
+		d.power.idle = d.loop.After(d.config.RuntimeIdle, func() {
 			d.power.idle = nil
 			if d.idle() {
 				d.suspendRuntime()
@@ -61,7 +62,7 @@ func (d *Driver) suspendRuntime() {
 // rouse ends D3hot when something is to be said: the channel goes on where it
 // stood, without a registration, and what lies in it unread becomes NOPs.
 func (d *Driver) rouse() {
-	if d.phase != phaseHot || d.failure != nil {
+	if d.phase != phaseHot || d.failed() {
 		return
 	}
 	d.phase = phaseWaking
@@ -117,7 +118,7 @@ func (d *Driver) reopen() {
 // told to forget all contexts, and the power goes. Jobs and memory stay; jobs
 // submitted meanwhile wait. It returns when the device is off.
 func (d *Driver) Sleep(ctx context.Context) error {
-	return d.call(ctx, "sleep", func(done func(error)) {
+	return d.loop.Call(ctx, "sleep", func(done func(error)) {
 		switch d.phase {
 		case phaseCold:
 			done(nil)
@@ -138,7 +139,7 @@ func (d *Driver) Sleep(ctx context.Context) error {
 
 // trySleep goes on with Sleep when every queue is off its engine and no answer is awaited.
 func (d *Driver) trySleep() {
-	if !d.pausing || d.phase != phaseUp || d.failure != nil || d.awaited > 0 {
+	if !d.pausing || d.phase != phaseUp || d.failed() || d.awaited > 0 {
 		return
 	}
 	for _, q := range d.queues {
@@ -157,7 +158,7 @@ func (d *Driver) trySleep() {
 			q.judgeCold()
 		}
 		d.write(abi.RegPower, uint32(abi.PowerD3Cold))
-		answer(&d.power.asleep, nil)
+		host.Answer(&d.power.asleep, nil)
 	}})
 }
 
@@ -179,7 +180,7 @@ func (q *queue) judgeCold() {
 // Wake ends Sleep: the firmware is loaded, the channel registered, and each
 // context with its next job. It returns when the device takes work.
 func (d *Driver) Wake(ctx context.Context) error {
-	return d.call(ctx, "wake", func(done func(error)) {
+	return d.loop.Call(ctx, "wake", func(done func(error)) {
 		if d.phase != phaseCold {
 			done(nil)
 			return

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/host"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/sdk"
 )
@@ -92,7 +93,7 @@ func (q *queue) advance(e event) bool {
 	}
 	q.state = to
 	if to.pending() {
-		q.deadline = q.d.after(q.asked+q.d.config.Timeouts.Ack-q.d.config.Clock.Now(), q.expire)
+		q.deadline = q.d.loop.After(q.asked+q.d.config.Timeouts.Ack-q.d.config.Clock.Now(), q.expire)
 	}
 	return true
 }
@@ -111,13 +112,13 @@ func (q *queue) disarm() {
 func (q *queue) expire() {
 	deadline := q.deadline
 	q.d.receive()
-	q.d.interrupted = true // What was received asks for a scan.
+	q.d.loop.LookAgain() // What was received asks for a scan.
 	if q.d.stopped() || q.deadline != deadline || !q.state.pending() {
 		return
 	}
 	if !q.looked {
 		q.looked = true
-		q.deadline = q.d.after(q.d.config.Timeouts.Poll, q.expire)
+		q.deadline = q.d.loop.After(q.d.config.Timeouts.Poll, q.expire)
 		return
 	}
 	q.d.scanQueue(q)
@@ -129,7 +130,7 @@ func (q *queue) expire() {
 		q.d.awaited--
 		q.leaked = true
 		q.d.log.Warn("context not deregistered", "entity", q.entity, "slot", q.id)
-		answer(&q.destroyWaits, nil)
+		host.Answer(&q.destroyWaits, nil)
 		return
 	}
 	if q.state.leaving() && q.published > 0 && q.evidence == nil && q.stayed() {
@@ -141,7 +142,7 @@ func (q *queue) expire() {
 // settle sends whatever brings the queue closer to what is wanted, and answers who
 // waits for that. While the device sleeps it does what needs no message.
 func (q *queue) settle() {
-	for q.d.failure == nil && q.d.attends() && q.act() {
+	for !q.d.failed() && q.d.attends() && q.act() {
 	}
 }
 
@@ -218,7 +219,7 @@ func (q *queue) actEnabled() bool {
 		if rest <= 0 || q.d.pausing {
 			q.disable(sendSuspend)
 		} else if q.deadline == nil {
-			q.deadline = q.d.after(rest, func() {
+			q.deadline = q.d.loop.After(rest, func() {
 				q.deadline = nil
 				q.settle()
 			})
@@ -307,15 +308,7 @@ const frequencyCompute = 1 << 28
 // confirmSuspended answers those who wait for the suspend; the context executes nothing now.
 func (q *queue) confirmSuspended() {
 	if q.suspend && q.state.held() {
-		answer(&q.suspendWaits, nil)
-	}
-}
-
-func answer(waits *[]func(error), err error) {
-	list := *waits
-	*waits = nil
-	for _, done := range list {
-		done(err)
+		host.Answer(&q.suspendWaits, nil)
 	}
 }
 
@@ -338,7 +331,7 @@ func (q *queue) lose(cause core.Cause, detail string) {
 	if !q.destroy {
 		q.report.Lost(guilty, id, usage, cause, detail)
 	}
-	answer(&q.suspendWaits, fmt.Errorf("%s: %w", detail, core.ErrClosed))
+	host.Answer(&q.suspendWaits, fmt.Errorf("%s: %w", detail, core.ErrClosed))
 }
 
 // drop forgets all jobs.
@@ -354,8 +347,8 @@ func (q *queue) free() {
 	q.drop()
 	delete(q.d.queues, q.id)
 	q.d.ids.give(q.id)
-	if err := q.d.memory.unplace(q.placement); err != nil {
+	if err := q.d.unplace(q.placement); err != nil {
 		q.d.log.Error("device memory leaked", "entity", q.entity, "error", err)
 	}
-	answer(&q.destroyWaits, nil)
+	host.Answer(&q.destroyWaits, nil)
 }

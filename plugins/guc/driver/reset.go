@@ -7,6 +7,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
+	"github.com/gpuwm/gpuwm/plugins/host"
 )
 
 // phase is what the driver as a whole does.
@@ -45,7 +46,7 @@ type resets struct {
 }
 
 // stopped reports whether no queue may send anything now.
-func (d *Driver) stopped() bool { return d.failure != nil || d.phase != phaseUp }
+func (d *Driver) stopped() bool { return d.failed() || d.phase != phaseUp }
 
 // Resets returns how many GT resets there were. For tests, on the goroutine that calls Step.
 func (d *Driver) Resets() int { return d.resets.total }
@@ -59,7 +60,7 @@ func (d *Driver) LastReset() error { return d.resets.reason }
 // on. Who had begun and not ended is a victim, unless there is evidence against
 // it. A request during a reset is dropped; too many in a row, or one that fails, and the device is given up.
 func (d *Driver) reset(reason error) {
-	if d.failure != nil || d.ct == nil || !d.ct.open {
+	if d.failed() || d.ct == nil || !d.ct.open {
 		return
 	}
 	now := d.config.Clock.Now()
@@ -84,7 +85,7 @@ func (d *Driver) reset(reason error) {
 	d.restart(func() {
 		for _, q := range d.ordered() {
 			d.judge(q)
-			if d.failure != nil {
+			if d.failed() {
 				return
 			}
 		}
@@ -152,7 +153,7 @@ func (d *Driver) up() {
 	first := d.ready
 	d.phase, d.ready = phaseUp, true
 	d.life = vitals{sign: d.config.Clock.Now()}
-	answer(&d.upWaits, nil)
+	host.Answer(&d.upWaits, nil)
 	if first {
 		for _, q := range d.ordered() {
 			q.settle()

@@ -183,7 +183,7 @@ func (d *Driver) issue(t *tracked) {
 		fence = d.ct.nextFence(true)
 	}
 	d.ct.tracked[fence] = t
-	t.timer = d.after(d.config.Timeouts.Reply, func() {
+	t.timer = d.loop.After(d.config.Timeouts.Reply, func() {
 		if d.ct.tracked[fence] == t {
 			delete(d.ct.tracked, fence)
 			d.ct.lent += creditReply
@@ -245,20 +245,20 @@ func (d *Driver) watchStall(progress bool) {
 		return
 	}
 	if t.stalled == nil {
-		t.stalled = d.after(d.config.Timeouts.Stall, func() {
+		t.stalled = d.loop.After(d.config.Timeouts.Stall, func() {
 			t.stalled = nil
 			d.reset(fmt.Errorf("ct: no forward progress in %s", d.config.Timeouts.Stall))
 		})
 	}
 	if t.retry == nil {
-		t.retry = d.after(stallStep, func() { t.retry = nil })
+		t.retry = d.loop.After(stallStep, func() { t.retry = nil })
 	}
 }
 
 // receive takes every message of the firmware. What breaks the transport asks for
 // a GT reset; a message whose content is wrong is logged and dropped.
 func (d *Driver) receive() {
-	for d.ct != nil && d.ct.open && d.failure == nil {
+	for d.ct != nil && d.ct.open && !d.failed() {
 		fence, hxg, ok, err := d.ct.receiver.Receive()
 		if err != nil {
 			d.reset(fmt.Errorf("ct receive: %w", err))
@@ -359,7 +359,7 @@ func (d *Driver) takeReply(fence abi.Fence, packet abi.Packet, hxg []uint32, mal
 		}
 		ct := d.ct
 		ct.retrying++
-		d.after(time.Duration(t.tries)*retryDelay, func() {
+		d.loop.After(time.Duration(t.tries)*retryDelay, func() {
 			ct.retrying--
 			if ct != d.ct || !ct.open {
 				t.done(abi.Success{}, errStopped)
