@@ -3,8 +3,9 @@
 // (Registers, Line, Ports, FIFO), a
 // clock that tests can own (Clock), the dispatch descriptor and the address
 // space table through which work is named in device memory, a trace of decoded
-// firmware messages that can be followed (Trace), and what goes wrong on
-// purpose, counted, in a text that replays it (Plan, Faults).
+// firmware messages that can be followed (Trace), what goes wrong on
+// purpose, counted, in a text that replays it (Plan, Faults), and the shell that
+// steps an emulated firmware (Stepper).
 //
 // Host driver and firmware emulator meet in these things and in nothing else.
 // Everything but the signal lines lies in one memory file, so that the two

@@ -131,7 +131,7 @@ func testWorld(t *testing.T, s setup) *world {
 // end gives the memory back.
 func (w *world) end() {
 	w.driver.Close(background)
-	if err := w.firmware.PowerOff(); err != nil && !errors.Is(err, fw.ErrRunning) {
+	if err := w.firmware.PowerOff(); err != nil && !errors.Is(err, hw.ErrRunning) {
 		w.t.Fatal(err)
 	}
 	w.arena.Close()

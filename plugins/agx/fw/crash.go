@@ -28,7 +28,8 @@ func (f *Firmware) crash(text string) {
 func (f *Firmware) die() {
 	f.enter(phaseCrashed)
 	f.injected.doom = nil
-	f.out, f.events, f.later = nil, nil, nil
+	f.out, f.events = nil, nil
+	f.steps.Cancel()
 	f.cfg.Ports.Registers.Store(abi.RegCPUStatus, abi.CPUStopped)
 	for _, c := range f.running {
 		if c.run != nil && c.run.exec != nil {

@@ -108,7 +108,7 @@ func (f *Firmware) prepare(c *command) error {
 	f.report(c, r.base)
 	exec, err := f.startEngine(c, work, func() {
 		r.ended.Store(true)
-		f.wake.Raise()
+		f.steps.Raise()
 	})
 	if err != nil {
 		f.spaces.release(f.cfg.Engine, r.space)

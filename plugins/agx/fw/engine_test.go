@@ -124,7 +124,7 @@ func TestNeverLeaves(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := h.fw.Run(ctx); !errors.Is(err, fw.ErrRunning) {
+	if err := h.fw.Run(ctx); !errors.Is(err, hw.ErrRunning) {
 		t.Errorf("run: %v", err)
 	}
 }

@@ -3,7 +3,6 @@ package fw
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,10 +10,6 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
-
-// ErrRunning is returned when an execution is still on an engine: its kernel
-// may go on writing to memory, so the arena must not be unmapped.
-var ErrRunning = errors.New("an execution did not end")
 
 // Firmware is one emulated AGX coprocessor with its GPU. All methods but Wake
 // and those documented otherwise belong to the goroutine that calls Step.
@@ -45,19 +40,11 @@ type Firmware struct {
 	spaces  spaces
 	kernels kernelCache
 
-	later     []delayed
-	injected  injected
-	wake      hw.Line
-	timer     hw.Timer
-	timerAt   time.Duration
+	injected injected
+	// steps is the shell: what happens later, and when there is something to do.
+	steps     *hw.Stepper
 	counters  Counters
 	crashText string
-}
-
-// delayed is something that happens at a moment.
-type delayed struct {
-	at time.Duration
-	do func()
 }
 
 const (
@@ -65,7 +52,7 @@ const (
 	// without a word: a full ring, the resume word, pending_submissions.
 	poll = time.Millisecond
 	// never is later than every moment.
-	never = time.Duration(1<<63 - 1)
+	never = hw.Never
 )
 
 // New makes a coprocessor that is off: it does nothing before the host sets RUN
@@ -75,7 +62,7 @@ func New(cfg Config) (*Firmware, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Firmware{cfg: cfg, wake: hw.NewLine(), timerAt: never}
+	f := &Firmware{cfg: cfg, steps: hw.NewStepper(cfg.Clock)}
 	if f.abi, err = abi.For(cfg.Version); err != nil {
 		return nil, err
 	}
@@ -95,7 +82,8 @@ func (f *Firmware) forget() {
 	f.spaces.forget(f.cfg.Engine)
 	f.boot, f.host, f.cache, f.halt, f.injected = boot{}, surroundings{}, cache{}, halt{}, injected{}
 	f.power = power{earlyUntil: never}
-	f.out, f.order, f.events, f.later = nil, nil, nil, nil
+	f.out, f.order, f.events = nil, nil, nil
+	f.steps.Cancel()
 	f.queues, f.notifiers = map[abi.VA]*workQueue{}, map[abi.VA]*notifier{}
 	f.initialized, f.kicked = false, false
 	f.setFault(0)
@@ -103,7 +91,7 @@ func (f *Firmware) forget() {
 
 // Wake delivers a value when Step has something to do without a doorbell: an
 // execution ended or a timer fell due. May be read from any goroutine.
-func (f *Firmware) Wake() <-chan struct{} { return f.wake.C() }
+func (f *Firmware) Wake() <-chan struct{} { return f.steps.Wake() }
 
 // Counters returns a copy of the counters.
 func (f *Firmware) Counters() Counters { return f.counters }
@@ -118,19 +106,8 @@ func (f *Firmware) CrashText() string { return f.crashText }
 // deadlines, choice of what runs. It returns without waiting. When more than a
 // bounded amount was ready it raises Wake and leaves the rest to the next call.
 func (f *Firmware) Step() {
-	if now := f.cfg.Clock.Now(); now >= f.timerAt {
-		f.timer, f.timerAt = nil, never
-	}
-	for pass := 0; ; pass++ {
-		if pass == passesMax {
-			f.wake.Raise()
-			break
-		}
-		if !f.pass() {
-			break
-		}
-	}
-	f.arm()
+	f.steps.Step(f.cfg.Clock.Now(), passesMax, f.pass)
+	f.steps.Arm(f.deadline())
 }
 
 // pass does one round and reports whether anything happened.
@@ -165,22 +142,6 @@ func (f *Firmware) pass() bool {
 	return f.takePower() || worked
 }
 
-// arm sets one timer for the earliest deadline.
-func (f *Firmware) arm() {
-	at := f.deadline()
-	if at == f.timerAt {
-		return
-	}
-	if f.timer != nil {
-		f.timer.Stop()
-		f.timer = nil
-	}
-	f.timerAt = at
-	if at != never {
-		f.timer = f.cfg.Clock.AfterFunc(at-f.cfg.Clock.Now(), f.wake.Raise)
-	}
-}
-
 // deadline returns when something falls due next.
 func (f *Firmware) deadline() time.Duration {
 	now := f.cfg.Clock.Now()
@@ -191,9 +152,7 @@ func (f *Firmware) deadline() time.Duration {
 	if len(f.out) > 0 || len(f.events) > 0 {
 		at = now + poll
 	}
-	if len(f.later) > 0 {
-		at = min(at, f.later[0].at)
-	}
+	at = min(at, f.steps.Due())
 	if f.halt.active {
 		return min(at, f.halt.deadline(now))
 	}
@@ -208,42 +167,25 @@ func (f *Firmware) deadline() time.Duration {
 
 // after arranges for do to be called in a Step, d from now; what is due at the
 // same moment keeps its order.
-func (f *Firmware) after(d time.Duration, do func()) {
-	at := f.cfg.Clock.Now() + d
-	i := len(f.later)
-	for i > 0 && f.later[i-1].at > at {
-		i--
-	}
-	f.later = slices.Insert(f.later, i, delayed{at: at, do: do})
-}
+func (f *Firmware) after(d time.Duration, do func()) { f.steps.After(f.cfg.Clock.Now(), d, do) }
 
 // expire does what fell due and reports whether anything did.
 func (f *Firmware) expire() bool {
 	now := f.cfg.Clock.Now()
 	worked := false
-	for len(f.later) > 0 && f.later[0].at <= now && f.injected.doom == nil {
-		do := f.later[0].do
-		f.later = f.later[1:]
-		do()
+	for f.injected.doom == nil && f.steps.Expire(now) {
 		worked = true
 	}
 	return worked
 }
 
 // Run steps the firmware in real time until ctx ends; it then takes everything
-// off the engine and returns nil, or ErrRunning when an execution did not end
+// off the engine and returns nil, or hw.ErrRunning when an execution did not end
 // within the watchdog's time (at least a second; at once when the firmware has
 // crashed). Nobody else may call Step meanwhile.
 func (f *Firmware) Run(ctx context.Context) error {
-	for {
-		f.Step()
-		select {
-		case <-ctx.Done():
-			return f.shutdown()
-		case <-f.cfg.Ports.Doorbell.C():
-		case <-f.wake.C():
-		}
-	}
+	f.steps.Run(ctx, f.cfg.Ports.Doorbell, f.Step)
+	return f.shutdown()
 }
 
 // shutdown ends all executions and waits for them, within a bound.
@@ -253,27 +195,11 @@ func (f *Firmware) shutdown() error {
 		wait = 0 // What still runs has had its time.
 	}
 	f.abandon()
-	late := make(chan struct{})
-	bound := f.cfg.Clock.AfterFunc(wait, func() { close(late) })
-	defer bound.Stop()
-	if f.timer != nil {
-		f.timer.Stop()
-	}
 	f.phase = phaseCrashed
-	for {
+	return f.steps.Drain(wait, func() bool {
 		f.reap()
-		if len(f.given) == 0 {
-			return nil
-		}
-		if wait == 0 {
-			return ErrRunning
-		}
-		select {
-		case <-f.wake.C():
-		case <-late:
-			return ErrRunning
-		}
-	}
+		return len(f.given) == 0
+	})
 }
 
 // abandon leaves everything that runs behind.

@@ -107,7 +107,7 @@ func (f *Firmware) Running(class abi.EngineClass, index uint32) (abi.GUCID, bool
 
 // Idle reports whether nothing runs, waits or is to be sent.
 func (f *Firmware) Idle() bool {
-	if !f.quiet() || len(f.ct.queue) > 0 || len(f.later) > 0 {
+	if !f.quiet() || len(f.ct.queue) > 0 || f.steps.Pending() {
 		return false
 	}
 	for _, c := range f.classes {

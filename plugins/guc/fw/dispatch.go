@@ -71,7 +71,7 @@ func (f *Firmware) startBatch(in *instance, cmd abi.Command, dwords uint32) (boo
 	in.g.regs.Store(abi.RegRingHead, in.head)
 	exec, err := f.startEngine(in.g, work, func() {
 		r.ended.Store(true)
-		f.wake.Raise()
+		f.steps.Raise()
 	})
 	if err != nil {
 		var fe *core.FaultError

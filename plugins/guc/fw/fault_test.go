@@ -356,7 +356,7 @@ func TestRunCompletesAJob(t *testing.T) {
 }
 
 func TestRunEndsInTheMiddle(t *testing.T) {
-	for entry, want := range map[string]error{"run": nil, "hang": nil, "stuck": fw.ErrRunning} {
+	for entry, want := range map[string]error{"run": nil, "hang": nil, "stuck": hw.ErrRunning} {
 		_, err := shell(t, entry, func(*gpuJob, hw.Line) { time.Sleep(25 * ms) })
 		if !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", entry, err, want)

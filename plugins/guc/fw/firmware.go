@@ -2,17 +2,12 @@ package fw
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
-
-// ErrRunning is returned when an execution is still on an engine: its kernel
-// may go on writing to memory, so the arena must not be unmapped.
-var ErrRunning = errors.New("an execution did not end")
 
 // Firmware is one emulated GuC with its engines. All methods but Wake and
 // those documented otherwise belong to the goroutine that calls Step.
@@ -25,8 +20,9 @@ type Firmware struct {
 
 	mailbox mailbox
 	ct      channel
-	later   []delayed
-	// dones counts those of later that answer a deregistration or an invalidation.
+	// steps is the shell: what happens later, and when there is something to do.
+	steps *hw.Stepper
+	// dones counts what happens later to answer a deregistration or an invalidation.
 	dones    int
 	function guestFunction
 	// h2gAt is when the next H2G message may be taken.
@@ -42,18 +38,7 @@ type Firmware struct {
 	// extendedCat says that the host opted in to the type of CAT errors.
 	extendedCat bool
 
-	wake     hw.Line
-	timer    hw.Timer
-	timerAt  time.Duration
 	counters Counters
-}
-
-// delayed is something that happens at a moment.
-type delayed struct {
-	at time.Duration
-	do func()
-	// fault says that a fault plan arranged it: it survives a soft reset.
-	fault bool
 }
 
 // flushRetry is how often a full G2H ring is looked at: the host does not
@@ -61,7 +46,7 @@ type delayed struct {
 const flushRetry = time.Millisecond
 
 // never is later than every moment.
-const never = time.Duration(1<<63 - 1)
+const never = hw.Never
 
 // New makes a firmware that has just been loaded: it knows no context and
 // answers the mailbox, also what the host wrote there before. It does nothing
@@ -71,7 +56,7 @@ func New(cfg Config) (*Firmware, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Firmware{cfg: cfg, wake: hw.NewLine(), timerAt: never, contexts: map[abi.GUCID]*guContext{}}
+	f := &Firmware{cfg: cfg, steps: hw.NewStepper(cfg.Clock), contexts: map[abi.GUCID]*guContext{}}
 	for class, count := range cfg.Classes {
 		f.classes = append(f.classes, newEngineClass(class, count))
 	}
@@ -83,7 +68,7 @@ func New(cfg Config) (*Firmware, error) {
 
 // Wake delivers a value when Step has something to do without a doorbell: an
 // execution ended or a timer fell due. May be read from any goroutine.
-func (f *Firmware) Wake() <-chan struct{} { return f.wake.C() }
+func (f *Firmware) Wake() <-chan struct{} { return f.steps.Wake() }
 
 // Counters returns a copy of the counters.
 func (f *Firmware) Counters() Counters { return f.counters }
@@ -96,19 +81,8 @@ func (f *Firmware) Dead() bool { return f.phase == phaseDead }
 // deadlines, choice of what runs. It returns without waiting. When more than a
 // bounded amount was ready it raises Wake and leaves the rest to the next call.
 func (f *Firmware) Step() {
-	if now := f.cfg.Clock.Now(); now >= f.timerAt {
-		f.timer, f.timerAt = nil, never
-	}
-	for pass := 0; ; pass++ {
-		if pass == passesMax {
-			f.wake.Raise()
-			break
-		}
-		if !f.pass() {
-			break
-		}
-	}
-	f.arm()
+	f.steps.Step(f.cfg.Clock.Now(), passesMax, f.pass)
+	f.steps.Arm(f.deadline())
 }
 
 // pass does one round and reports whether anything happened.
@@ -140,22 +114,6 @@ func (f *Firmware) pass() bool {
 	return f.schedule() || worked
 }
 
-// arm sets one timer for the earliest deadline.
-func (f *Firmware) arm() {
-	at := f.deadline()
-	if at == f.timerAt {
-		return
-	}
-	if f.timer != nil {
-		f.timer.Stop()
-		f.timer = nil
-	}
-	f.timerAt = at
-	if at != never {
-		f.timer = f.cfg.Clock.AfterFunc(at-f.cfg.Clock.Now(), f.wake.Raise)
-	}
-}
-
 // deadline returns when something falls due next.
 func (f *Firmware) deadline() time.Duration {
 	at := never
@@ -171,9 +129,7 @@ func (f *Firmware) deadline() time.Duration {
 	if f.life.resetting {
 		at = min(at, f.life.resetBy)
 	}
-	if len(f.later) > 0 {
-		at = min(at, f.later[0].at)
-	}
+	at = min(at, f.steps.Due())
 	if f.ct.open && f.h2gAt > f.cfg.Clock.Now() {
 		at = min(at, f.h2gAt)
 	}
@@ -188,34 +144,19 @@ func (f *Firmware) deadline() time.Duration {
 
 // after arranges for do to be called in a Step, d from now; what is due at the
 // same moment keeps its order.
-func (f *Firmware) after(d time.Duration, do func()) {
-	f.arrange(d, delayed{do: do})
-}
-
-// arrange looks at the clock once: a real one has gone on at the next look.
-func (f *Firmware) arrange(wait time.Duration, d delayed) {
-	now := f.cfg.Clock.Now()
-	if d.at = now + wait; d.at < now {
-		d.at = never // Beyond what a duration holds.
-	}
-	i := len(f.later)
-	for i > 0 && f.later[i-1].at > d.at {
-		i--
-	}
-	f.later = slices.Insert(f.later, i, d)
-}
+func (f *Firmware) after(d time.Duration, do func()) { f.steps.After(f.cfg.Clock.Now(), d, do) }
 
 // cancel forgets what was arranged with after.
-func (f *Firmware) cancel() { f.later, f.dones = nil, 0 }
+func (f *Firmware) cancel() {
+	f.steps.Cancel()
+	f.dones = 0
+}
 
 // expire does what fell due and reports whether anything did.
 func (f *Firmware) expire() bool {
 	now := f.cfg.Clock.Now()
 	worked := false
-	for len(f.later) > 0 && f.later[0].at <= now && f.injected.doom == nil {
-		do := f.later[0].do
-		f.later = f.later[1:]
-		do()
+	for f.injected.doom == nil && f.steps.Expire(now) {
 		worked = true
 	}
 	for _, c := range f.classes {
@@ -230,19 +171,12 @@ func (f *Firmware) expire() bool {
 }
 
 // Run steps the firmware in real time until ctx ends; it then takes everything
-// off the engines and returns nil, or ErrRunning when an execution did not end
+// off the engines and returns nil, or hw.ErrRunning when an execution did not end
 // within the preemption floor (at least a second; at once when the firmware was
 // dead before). Nobody else may call Step meanwhile.
 func (f *Firmware) Run(ctx context.Context) error {
-	for {
-		f.Step()
-		select {
-		case <-ctx.Done():
-			return f.shutdown()
-		case <-f.cfg.Ports.Doorbell.C():
-		case <-f.wake.C():
-		}
-	}
+	f.steps.Run(ctx, f.cfg.Ports.Doorbell, f.Step)
+	return f.shutdown()
 }
 
 // shutdown ends all executions and waits for them, within a bound.
@@ -252,24 +186,11 @@ func (f *Firmware) shutdown() error {
 	if f.phase == phaseDead {
 		wait = 0 // What still runs has had its time.
 	}
-	late := make(chan struct{})
-	bound := f.cfg.Clock.AfterFunc(wait, func() { close(late) })
-	defer bound.Stop()
-	if f.timer != nil {
-		f.timer.Stop()
-	}
 	f.phase = phaseDead
-	for {
+	return f.steps.Drain(wait, func() bool {
 		f.reap()
-		if f.quiet() {
-			return nil
-		}
-		select {
-		case <-f.wake.C():
-		case <-late:
-			return ErrRunning
-		}
-	}
+		return f.quiet()
+	})
 }
 
 // note traces something.

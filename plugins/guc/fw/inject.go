@@ -84,7 +84,7 @@ func (f *Firmware) undo(r hw.Rule, do func()) {
 
 // afterFault is after for what a fault plan arranges.
 func (f *Firmware) afterFault(d time.Duration, do func()) {
-	f.arrange(d, delayed{do: do, fault: true})
+	f.steps.Inject(f.cfg.Clock.Now(), d, do)
 }
 
 // takeDoom ends the firmware if a fault said so.

@@ -193,7 +193,7 @@ func (f *Firmware) Reload(e engine.Engine) {
 		f.life = life{}
 		f.resetRegisters()
 	})
-	f.wake.Raise()
+	f.steps.Raise()
 }
 
 // resetRegisters makes all registers read as after a load.

@@ -1,8 +1,6 @@
 package fw
 
 import (
-	"slices"
-
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
@@ -99,7 +97,7 @@ func (f *Firmware) mailboxRequest(b abi.Body) abi.Packet {
 // softReset forgets all contexts. When something is on an engine it answers
 // busy, and success later.
 func (f *Firmware) softReset() abi.Packet {
-	f.later = slices.DeleteFunc(f.later, func(d delayed) bool { return !d.fault })
+	f.steps.CancelOwn()
 	f.dones = 0
 	if f.quiet() {
 		f.forgetContexts()

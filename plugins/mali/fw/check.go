@@ -98,7 +98,7 @@ func (f *Firmware) Enabled() bool { return f.mcu.status == abi.MCUEnabled && !f.
 
 // Idle reports whether nothing runs and no stream has anything to execute.
 func (f *Firmware) Idle() bool {
-	if len(f.runs) > 0 || len(f.later) > 0 {
+	if len(f.runs) > 0 || f.steps.Pending() {
 		return false
 	}
 	for _, g := range f.groups {

@@ -24,7 +24,7 @@ func (f *Firmware) begin(d *dispatch) bool {
 	_ = hw.WriteReport(f.cfg.Arena, d.at, r.base)
 	exec, err := f.startEngine(s, work, func() {
 		r.ended.Store(true)
-		f.wake.Raise()
+		f.steps.Raise()
 	})
 	if err != nil {
 		return f.beginFailed(d, err)

@@ -2,18 +2,12 @@ package fw
 
 import (
 	"context"
-	"errors"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
 )
-
-// ErrRunning is returned when an execution is still on the engine: its kernel
-// may go on writing to memory, so the arena must not be unmapped.
-var ErrRunning = errors.New("an execution did not end")
 
 // Firmware is one emulated device: MCU with its firmware, MMU, streams and
 // endpoints. All methods but Wake and Run belong to the goroutine that calls Step.
@@ -39,24 +33,16 @@ type Firmware struct {
 	chaos *rand.Rand
 
 	// at is the time of the present Step: it stands still in it.
-	at    time.Duration
-	later []delayed
-	wake  hw.Line
-	timer hw.Timer
-	// timerAt is when the timer is due, soonest what the last pass wants.
-	timerAt    time.Duration
+	at time.Duration
+	// steps is the shell: what happens later, and when there is something to do.
+	steps *hw.Stepper
+
 	counters   Counters
 	violations []string
 }
 
-// delayed is something that happens at a moment.
-type delayed struct {
-	at time.Duration
-	do func()
-}
-
 // never is later than every moment.
-const never = time.Duration(1<<63 - 1)
+const never = hw.Never
 
 // New makes a device that has just got power: its MCU is off. It does nothing
 // before the first Step. It gives the registers of cfg.Ports the rules of the
@@ -69,7 +55,7 @@ func New(cfg Config) (*Firmware, error) {
 	if err := Bus(cfg.Ports.Registers); err != nil {
 		return nil, err
 	}
-	f := &Firmware{cfg: cfg, wake: hw.NewLine(), timerAt: never, layout: layoutOf(cfg.Identity)}
+	f := &Firmware{cfg: cfg, steps: hw.NewStepper(cfg.Clock), layout: layoutOf(cfg.Identity)}
 	if cfg.Seed != 0 {
 		f.chaos = rand.New(rand.NewPCG(cfg.Seed, 0))
 	}
@@ -86,7 +72,7 @@ func Bus(r *hw.Registers) error {
 
 // Wake delivers a value when Step has something to do without a doorbell: an
 // execution ended or a timer fell due. May be read from any goroutine.
-func (f *Firmware) Wake() <-chan struct{} { return f.wake.C() }
+func (f *Firmware) Wake() <-chan struct{} { return f.steps.Wake() }
 
 // Counters returns a copy of the counters.
 func (f *Firmware) Counters() Counters { return f.counters }
@@ -97,23 +83,11 @@ func (f *Firmware) Counters() Counters { return f.counters }
 // rest to the next call.
 func (f *Firmware) Step() {
 	f.at = f.cfg.Clock.Now()
-	now := f.at
-	if now >= f.timerAt {
-		f.timer, f.timerAt = nil, never
-	}
-	f.stamp(now)
-	for pass := 0; ; pass++ {
-		if pass == passesMax {
-			f.wake.Raise()
-			break
-		}
-		if !f.pass() {
-			break
-		}
-	}
+	f.stamp(f.at)
+	f.steps.Step(f.at, passesMax, f.pass)
 	f.inspect()
 	f.line()
-	f.arm()
+	f.steps.Arm(f.deadline())
 }
 
 // pass does one round and reports whether anything happened.
@@ -133,28 +107,9 @@ func (f *Firmware) pass() bool {
 	return f.finishHalt() || worked
 }
 
-// arm sets one timer for the earliest deadline.
-func (f *Firmware) arm() {
-	at := f.deadline()
-	if at == f.timerAt {
-		return
-	}
-	if f.timer != nil {
-		f.timer.Stop()
-		f.timer = nil
-	}
-	f.timerAt = at
-	if at != never {
-		f.timer = f.cfg.Clock.AfterFunc(at-f.cfg.Clock.Now(), f.wake.Raise)
-	}
-}
-
 // deadline returns when something falls due next.
 func (f *Firmware) deadline() time.Duration {
-	at := never
-	if len(f.later) > 0 {
-		at = f.later[0].at
-	}
+	at := f.steps.Due()
 	if f.gpu.resetting {
 		at = f.sooner(at, f.gpu.resetBy)
 	}
@@ -190,65 +145,32 @@ func (f *Firmware) sooner(at time.Duration, moments ...time.Duration) time.Durat
 
 // after arranges for do to be called in a Step, d from now; what is due at the
 // same moment keeps its order. A reset forgets it.
-func (f *Firmware) after(d time.Duration, do func()) {
-	f.arrange(delayed{at: f.now() + d, do: do})
-}
-
-func (f *Firmware) arrange(d delayed) {
-	i := len(f.later)
-	for i > 0 && f.later[i-1].at > d.at {
-		i--
-	}
-	f.later = slices.Insert(f.later, i, d)
-}
+func (f *Firmware) after(d time.Duration, do func()) { f.steps.After(f.now(), d, do) }
 
 // expire does what fell due and reports whether anything did.
 func (f *Firmware) expire() bool {
-	now, worked := f.now(), false
-	for len(f.later) > 0 && f.later[0].at <= now {
-		do := f.later[0].do
-		f.later = f.later[1:]
-		do()
+	worked := false
+	for f.steps.Expire(f.now()) {
 		worked = true
 	}
 	return worked
 }
 
 // Run steps the device in real time until ctx ends; it then takes everything
-// off the engine and returns nil, or ErrRunning when an execution did not end
+// off the engine and returns nil, or hw.ErrRunning when an execution did not end
 // within ResetGrace. Nobody else may call Step meanwhile.
 func (f *Firmware) Run(ctx context.Context) error {
-	for {
-		f.Step()
-		select {
-		case <-ctx.Done():
-			return f.shutdown()
-		case <-f.cfg.Ports.Doorbell.C():
-		case <-f.wake.C():
-		}
-	}
+	f.steps.Run(ctx, f.cfg.Ports.Doorbell, f.Step)
+	return f.shutdown()
 }
 
 // shutdown ends all executions and waits for them, within a bound.
 func (f *Firmware) shutdown() error {
 	f.drop()
-	late := make(chan struct{})
-	bound := f.cfg.Clock.AfterFunc(f.cfg.ResetGrace, func() { close(late) })
-	defer bound.Stop()
-	if f.timer != nil {
-		f.timer.Stop()
-	}
-	for {
+	return f.steps.Drain(f.cfg.ResetGrace, func() bool {
 		f.finishEnded()
-		if len(f.runs) == 0 {
-			return nil
-		}
-		select {
-		case <-f.wake.C():
-		case <-late:
-			return ErrRunning
-		}
-	}
+		return len(f.runs) == 0
+	})
 }
 
 // note traces something.

@@ -195,7 +195,7 @@ func (f *Firmware) drop() {
 	}
 	f.groups = nil
 	f.glb = global{idleAt: never}
-	f.later = nil
+	f.steps.Cancel()
 	for _, r := range f.runs {
 		f.orphan(r)
 	}
@@ -204,7 +204,7 @@ func (f *Firmware) drop() {
 
 // PowerOff takes the power from the device: registers, address spaces,
 // doorbells, timers and the cache are gone, memory stays. The next Step finds a
-// device that has just got power. It returns ErrRunning when an execution that cannot be aborted
+// device that has just got power. It returns hw.ErrRunning when an execution that cannot be aborted
 // is still on the engine; then the memory must not be reused before it ended.
 func (f *Firmware) PowerOff() error {
 	f.at = f.cfg.Clock.Now()
@@ -216,9 +216,9 @@ func (f *Firmware) PowerOff() error {
 	f.resetRegisters()
 	f.cfg.Ports.Registers.Store(abi.RegGPUIntMask, 0)
 	f.finishEnded()
-	f.arm()
+	f.steps.Arm(f.deadline())
 	if len(f.runs) > 0 {
-		return ErrRunning
+		return hw.ErrRunning
 	}
 	return nil
 }

@@ -244,7 +244,7 @@ func TestUnstoppableWork(t *testing.T) {
 	if h.reg(abi.RegGPUIntRaw)&abi.GPUIntResetDone != 0 || h.fw.Counters().ResetsFailed != 1 {
 		t.Error("the reset ends while it runs")
 	}
-	if err := h.fw.PowerOff(); err != fw.ErrRunning {
+	if err := h.fw.PowerOff(); err != hw.ErrRunning {
 		t.Errorf("power off: %v", err)
 	}
 }
