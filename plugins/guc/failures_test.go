@@ -12,6 +12,7 @@ import (
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
+	"github.com/gpuwm/gpuwm/plugins/rig"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the tables and goldens of the documents anew")
@@ -44,7 +45,7 @@ type row struct {
 type scene struct {
 	*world
 	t       *testing.T
-	a, b, c *life
+	a, b, c *rig.Life
 	log     *warnings
 }
 
@@ -56,26 +57,21 @@ const (
 
 // start makes the scene's entities and jobs.
 func (s *scene) start(workgroups uint32) {
-	s.a, s.b = s.create("a", nil), s.create("b", nil)
-	s.priority = core.PriorityLow
-	s.c = s.create("c", nil)
-	s.priority = ""
-	s.ok(s.a.Run(background, s.job(1, workgroups, "workgroup=1ms")))
-	s.run(20 * time.Millisecond)
-	s.ok(s.c.Run(background, s.job(3, 20, "workgroup=1ms")))
-	s.ok(s.c.Run(background, s.job(4, 20, "workgroup=1ms")))
+	s.a, s.b = s.Create("a", nil), s.Create("b", nil)
+	s.Priority = core.PriorityLow
+	s.c = s.Create("c", nil)
+	s.Priority = ""
+	s.OK(s.a.Run(background, s.Job(1, workgroups, "workgroup=1ms")))
+	s.Run(20 * time.Millisecond)
+	s.OK(s.c.Run(background, s.Job(3, 20, "workgroup=1ms")))
+	s.OK(s.c.Run(background, s.Job(4, 20, "workgroup=1ms")))
 }
 
 // over reports whether all jobs have ended, or were lost with their entity.
-func (s *scene) over(lives ...*life) bool {
+func (s *scene) over(lives ...*rig.Life) bool {
 	for _, l := range lives {
-		if l == nil || len(l.lost) > 0 || l.destroyed {
-			continue
-		}
-		for _, id := range l.given {
-			if l.ended[id] == "" {
-				return false
-			}
+		if l != nil && !l.Over() {
+			return false
 		}
 	}
 	return true
@@ -84,7 +80,7 @@ func (s *scene) over(lives ...*life) bool {
 // settled waits for the end of everything.
 func (s *scene) settled() {
 	s.t.Helper()
-	s.until("the end of all jobs", func() bool { return s.over(s.a, s.b, s.c) })
+	s.Until("the end of all jobs", func() bool { return s.over(s.a, s.b, s.c) })
 }
 
 // variants are the settings of the firmware that the rows are run under: the
@@ -134,7 +130,7 @@ func (r row) test(t *testing.T, set func(*fw.Config)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.end)
+	t.Cleanup(w.End)
 	scene := &scene{world: w, t: t, log: log}
 	if r.run != nil {
 		r.run(scene)
@@ -143,20 +139,20 @@ func (r row) test(t *testing.T, set func(*fw.Config)) {
 		scene.settled()
 	}
 	var guilty, victims []string
-	for _, l := range w.lives {
-		for _, lost := range l.lost {
-			if lost.guilty {
-				guilty = append(guilty, l.name)
+	for _, l := range w.Lives {
+		for _, lost := range l.Lost {
+			if lost.Guilty {
+				guilty = append(guilty, l.Name)
 			} else {
-				victims = append(victims, l.name)
+				victims = append(victims, l.Name)
 			}
 		}
 	}
 	if !slices.Equal(guilty, r.guilty) || !slices.Equal(victims, r.victims) {
-		w.law.broken("guilty %v and victims %v, want %v and %v", guilty, victims, r.guilty, r.victims)
+		w.Broken("guilty %v and victims %v, want %v and %v", guilty, victims, r.guilty, r.victims)
 	}
-	if w.driver.Resets() != r.resets || (len(w.failed) > 0) != r.failed {
-		w.law.broken("%d GT resets, want %d; failed %v", w.driver.Resets(), r.resets, w.failed)
+	if w.driver.Resets() != r.resets || (len(w.Failed) > 0) != r.failed {
+		w.Broken("%d GT resets, want %d; failed %v", w.driver.Resets(), r.resets, w.Failed)
 	}
 	if last := w.driver.LastReset(); r.reason != "" && (last == nil || !strings.Contains(last.Error(), r.reason)) {
 		t.Errorf("reset for %v, want %q", last, r.reason)
@@ -177,26 +173,26 @@ func (r row) test(t *testing.T, set func(*fw.Config)) {
 func (s *scene) after() {
 	s.t.Helper()
 	s.faults.Disarm()
-	fresh := s.create("fresh", nil)
-	s.ok(fresh.Run(background, s.job(900, 50, "workgroup=1ms")))
-	s.until("the fresh job", func() bool { return fresh.ended[900] != "" })
-	for _, l := range s.lives {
-		if len(l.lost) > 0 || l.destroyed || s.light {
+	fresh := s.Create("fresh", nil)
+	s.OK(fresh.Run(background, s.Job(900, 50, "workgroup=1ms")))
+	s.Until("the fresh job", func() bool { return fresh.Ended[900] != "" })
+	for _, l := range s.Lives {
+		if len(l.Lost) > 0 || l.Destroyed || s.Light {
 			continue
 		}
 		var all [][2]uint64
-		for _, id := range l.given {
-			all = append(all, [2]uint64{uint64(id), l.usage[id].Done})
-			if l.ended[id] == "completed" && l.usage[id].Done != s.sizes[id] {
-				s.law.broken("job %d completed after %+v", id, l.usage[id])
+		for _, id := range l.Given() {
+			all = append(all, [2]uint64{uint64(id), l.Usage[id].Done})
+			if l.Ended[id] == "completed" && l.Usage[id].Done != s.Sizes[id] {
+				s.Broken("job %d completed after %+v", id, l.Usage[id])
 			}
 		}
 		s.check(l, all...)
 	}
-	for _, l := range s.lives {
-		s.ok(l.Destroy(background))
+	for _, l := range s.Lives {
+		s.OK(l.Destroy(background))
 	}
-	s.run(2 * time.Second)
+	s.Run(2 * time.Second)
 	s.law.quiet()
 }
 

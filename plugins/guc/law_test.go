@@ -29,17 +29,6 @@ func newLaw(w *world) *law {
 	return &law{w: w, registered: map[int]bool{}, seqnos: map[abi.GUCID][2]uint32{}, owners: map[abi.GUCID]core.EntityID{}}
 }
 
-// broken ends the test.
-func (l *law) broken(format string, args ...any) {
-	l.w.t.Helper()
-	var tail []string
-	for _, line := range l.w.trace.Last(30) {
-		tail = append(tail, line.Kind+" "+line.Text)
-	}
-	l.w.t.Fatalf("%s\nat %s, reports %q\ntrace:\n%s", fmt.Sprintf(format, args...), l.w.clock.Now(),
-		l.w.log[max(0, len(l.w.log)-20):], strings.Join(tail, "\n"))
-}
-
 // observe checks what must hold at any time.
 func (l *law) observe() {
 	if l.w.driver == nil {
@@ -47,20 +36,15 @@ func (l *law) observe() {
 	}
 	l.follow()
 	l.contexts()
-	for t, count := range l.w.engine.turns {
-		if most, known := l.w.sizes[t.job]; known && count > most {
-			l.broken("job %d ran %d workgroups of %d in epoch %d: some twice", t.job, count, most, t.epoch)
-		}
-	}
 	if free, lent, all := l.w.driver.Credits(); free+lent > all {
-		l.broken("credit: %d free and %d lent of %d", free, lent, all)
+		l.w.Broken("credit: %d free and %d lent of %d", free, lent, all)
 	}
 }
 
 // follow reads the trace: an id is not used again before the firmware has
 // forgotten it.
 func (l *law) follow() {
-	for _, line := range l.w.trace.Since(l.seen, 1<<14) {
+	for _, line := range l.w.Trace.Since(l.seen, 1<<14) {
 		if line.Seq > l.seen+1 {
 			clear(l.registered) // Slower than the trace: ids are checked again from here on.
 		}
@@ -77,7 +61,7 @@ func (l *law) follow() {
 		switch {
 		case line.Kind == "H2G" && strings.Contains(text, " FAST_REQUEST REGISTER_CONTEXT "):
 			if l.registered[id] {
-				l.broken("guc_id %d registered again before its end", id)
+				l.w.Broken("guc_id %d registered again before its end", id)
 			}
 			l.registered[id] = true
 		case line.Kind == "G2H" && strings.Contains(text, " DEREGISTER_CONTEXT_DONE "), line.Kind == "G2H" && strings.HasPrefix(text, "EVENT DEREGISTER_CONTEXT_DONE "):
@@ -98,46 +82,30 @@ func (l *law) contexts() {
 	for _, c := range l.w.driver.Contexts() {
 		last, known := l.seqnos[c.ID]
 		if known && l.owners[c.ID] == c.Entity && (!abi.Passed(c.Finished, last[1]) || !abi.Passed(c.Started, last[0])) {
-			l.broken("guc_id %d: seqnos fell from %d to %d and %d", c.ID, last, c.Started, c.Finished)
+			l.w.Broken("guc_id %d: seqnos fell from %d to %d and %d", c.ID, last, c.Started, c.Finished)
 		}
 		if !abi.Passed(c.Seqno, c.Finished) || !abi.Passed(c.Seqno, c.Started) {
-			l.broken("guc_id %d: seqnos %d and %d in memory, %d handed out", c.ID, c.Started, c.Finished, c.Seqno)
+			l.w.Broken("guc_id %d: seqnos %d and %d in memory, %d handed out", c.ID, c.Started, c.Finished, c.Seqno)
 		}
 		l.seqnos[c.ID], l.owners[c.ID] = [2]uint32{c.Started, c.Finished}, c.Entity
 	}
 }
 
-// lost checks a report of a loss: nobody loses what was not begun.
-func (l *law) lost(r *reports, guilty bool, job core.JobID) {
-	if guilty && (job == 0 || r.ended[job] != "") {
-		l.broken("%s: guilty of job %d", r.name, job)
-	}
-	if guilty {
-		return
-	}
-	for id := range r.started {
-		if r.ended[id] == "" {
-			return
-		}
-	}
-	l.broken("%s: a victim without a job that was begun", r.name)
-}
-
 // quiet checks what must hold when nothing is under way: the credit is back but for
 // what lost messages took, and every question has its answer.
 func (l *law) quiet() {
-	l.w.t.Helper()
+	l.w.T.Helper()
 	free, lent, all := l.w.driver.Credits()
 	awaited, leaked := l.w.driver.Awaited()
 	if awaited != 0 || free+lent+3*leaked != all {
-		l.broken("not quiet: %d answers awaited, credit %d free, %d lent, %d contexts leaked, of %d", awaited, free, lent, leaked, all)
+		l.w.Broken("not quiet: %d answers awaited, credit %d free, %d lent, %d contexts leaked, of %d", awaited, free, lent, leaked, all)
 	}
-	for job, n := range l.w.engine.running {
+	for job, n := range l.w.Engine.Running {
 		if n != 0 {
-			l.broken("job %d is on an engine %d times", job, n)
+			l.w.Broken("job %d is on an engine %d times", job, n)
 		}
 	}
 	if c := l.w.firmware.Counters(); c.ModeSets != c.ModeDones+c.ModesForgotten {
-		l.broken("%d mode sets, %d answered, %d forgotten", c.ModeSets, c.ModeDones, c.ModesForgotten)
+		l.w.Broken("%d mode sets, %d answered, %d forgotten", c.ModeSets, c.ModeDones, c.ModesForgotten)
 	}
 }

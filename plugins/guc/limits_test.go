@@ -25,15 +25,15 @@ func TestAllEntities(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.end)
-	w.light, w.still = true, true
+	t.Cleanup(w.End)
+	w.Light, w.Still = true, true
 	spec := &core.EntitySpec{ID: 1, Name: "idle", Mode: core.ModeCompute, Properties: core.Properties{Priority: core.PriorityNormal}}
 	create := func() (sdk.Entity, error) {
 		return w.driver.Create(background, spec, sdk.BufferImage(core.ImageHeader{Version: core.ImageVersion}, nil), nobody{})
 	}
 	stored := func() int64 {
 		var st unix.Stat_t
-		w.ok(unix.Fstat(w.arena.Fd(), &st))
+		w.OK(unix.Fstat(w.Arena.Fd(), &st))
 		return st.Blocks * 512
 	}
 	var before, after runtime.MemStats
@@ -56,7 +56,7 @@ func TestAllEntities(t *testing.T) {
 	if _, err := create(); !errors.Is(err, core.ErrFull) || !strings.Contains(err.Error(), "all 65535 guc_ids are taken") {
 		t.Errorf("one entity too many: %v", err)
 	}
-	w.ok(entities[40_000].Destroy(background))
+	w.OK(entities[40_000].Destroy(background))
 	if entities[40_000], err = create(); err != nil {
 		t.Errorf("an id that came back: %v", err)
 	}
@@ -104,40 +104,40 @@ func TestSettingsRanges(t *testing.T) {
 func TestPriorities(t *testing.T) {
 	w := testWorld(t, nil)
 	for _, p := range []core.Priority{core.PriorityLow, core.PriorityNormal, core.PriorityHigh} {
-		w.priority = p
-		w.create(string(p), nil)
+		w.Priority = p
+		w.Create(string(p), nil)
 	}
 	for _, p := range []core.Priority{"kernel", "3", "HIGH"} {
-		w.priority = p
-		if _, err := w.tryCreate("refused", nil); !errors.Is(err, core.ErrInvalid) {
+		w.Priority = p
+		if _, err := w.TryCreate("refused", nil); !errors.Is(err, core.ErrInvalid) {
 			t.Errorf("priority %q: %v", p, err)
 		}
 	}
 	// The strongest comes first, whoever was there before.
-	for i, l := range w.lives {
-		w.ok(l.Run(background, w.job(core.JobID(i+1), 50, "workgroup=1ms")))
+	for i, l := range w.Lives {
+		w.OK(l.Run(background, w.Job(core.JobID(i+1), 50, "workgroup=1ms")))
 	}
-	w.until("all", func() bool { return w.lives[0].ended[1] != "" })
-	if w.lives[1].ended[2] == "" || w.lives[2].ended[3] == "" {
-		t.Errorf("reports %q", w.log)
+	w.Until("all", func() bool { return w.Lives[0].Ended[1] != "" })
+	if w.Lives[1].Ended[2] == "" || w.Lives[2].Ended[3] == "" {
+		t.Errorf("reports %q", w.Log)
 	}
 }
 
 // TestMinimumRun: a suspend leaves a context that was just enabled alone for its minimum run period.
 func TestMinimumRun(t *testing.T) {
 	w := testWorld(t, nil)
-	a := w.create("a", nil)
-	w.ok(a.Run(background, w.job(1, 100, "workgroup=1ms")))
-	w.until("the start", func() bool { return a.started[1] })
-	w.still = true
-	_ = a.entity.Suspend(later())
-	w.run(3 * time.Millisecond)
-	if w.engine.running[1] == 0 {
-		t.Errorf("off after %d workgroups", w.engine.executed[1])
+	a := w.Create("a", nil)
+	w.OK(a.Run(background, w.Job(1, 100, "workgroup=1ms")))
+	w.Until("the start", func() bool { return a.Started[1] })
+	w.Still = true
+	_ = a.Entity.Suspend(later())
+	w.Run(3 * time.Millisecond)
+	if w.Engine.Running[1] == 0 {
+		t.Errorf("off after %d workgroups", w.scripted.executed[1])
 	}
-	w.still = false
-	w.ok(a.Suspend(background))
-	if n := w.engine.executed[1]; n < 4 || n > 7 {
+	w.Still = false
+	w.OK(a.Suspend(background))
+	if n := w.scripted.executed[1]; n < 4 || n > 7 {
 		t.Errorf("off after %d workgroups", n)
 	}
 }
@@ -146,38 +146,38 @@ func TestMinimumRun(t *testing.T) {
 // and keeps its contexts; the next message wakes it.
 func TestRuntimeSuspend(t *testing.T) {
 	w := testWorld(t, nil)
-	a := w.create("a", nil)
-	w.ok(a.Run(background, w.job(1, 20, "workgroup=1ms")))
-	w.run(100 * time.Millisecond)
+	a := w.Create("a", nil)
+	w.OK(a.Run(background, w.Job(1, 20, "workgroup=1ms")))
+	w.Run(100 * time.Millisecond)
 	hot, _ := w.driver.Sleeps()
-	w.run(900 * time.Millisecond)
-	if a.ended[1] == "" {
+	w.Run(900 * time.Millisecond)
+	if a.Ended[1] == "" {
 		t.Fatal("the job did not end")
 	}
 	if now, _ := w.driver.Sleeps(); now != hot || !w.driver.Idle() {
 		t.Error("asleep too early, or credit is missing")
 	}
-	w.run(100 * time.Millisecond)
+	w.Run(100 * time.Millisecond)
 	if now, _ := w.driver.Sleeps(); now != hot+1 {
 		t.Error("not asleep after a second")
 	}
 	counters := w.firmware.Counters()
-	w.ok(a.Run(background, w.job(2, 20, "workgroup=1ms")))
-	w.until("the second job", func() bool { return a.ended[2] != "" })
+	w.OK(a.Run(background, w.Job(2, 20, "workgroup=1ms")))
+	w.Until("the second job", func() bool { return a.Ended[2] != "" })
 	after := w.firmware.Counters()
 	if after.ModeSets != counters.ModeSets || w.registrations() != 1 || w.driver.Resets() != 0 {
 		t.Errorf("the context did not stay: %+v then %+v, registered %d times", counters, after, w.registrations())
 	}
 	w.check(a, [2]uint64{1, 20}, [2]uint64{2, 20})
-	w.run(10 * time.Second)
-	w.ok(a.Destroy(background))
+	w.Run(10 * time.Second)
+	w.OK(a.Destroy(background))
 	w.idle()
 }
 
 // registrations counts REGISTER_CONTEXT in the trace.
 func (w *world) registrations() int {
 	n := 0
-	for _, line := range w.trace.Last(1 << 14) {
+	for _, line := range w.Trace.Last(1 << 14) {
 		if line.Kind == "H2G" && strings.Contains(line.Text, " REGISTER_CONTEXT ") {
 			n++
 		}
@@ -188,36 +188,36 @@ func (w *world) registrations() int {
 // TestSystemSleep: everything leaves the engines, the firmware forgets, jobs go on where they were.
 func TestSystemSleep(t *testing.T) {
 	w := testWorld(t, nil)
-	a, b, c := w.create("a", nil), w.create("b", nil), w.create("c", nil)
-	w.ok(a.Run(background, w.job(1, 100, "workgroup=1ms")))
-	w.ok(a.Run(background, w.job(2, 10, "workgroup=1ms")))
-	w.ok(b.Run(background, w.job(3, 100, "workgroup=1ms")))
-	w.run(30 * time.Millisecond)
-	w.ok(b.Suspend(background))
-	w.ok(w.driver.Sleep(background))
-	w.ok(w.driver.Sleep(background))
-	before := w.engine.executed[1]
-	w.ok(c.Run(background, w.job(4, 10, "workgroup=1ms"))) // Waits.
-	w.ok(c.Suspend(background))
-	w.ok(c.Resume(background))
-	w.ok(a.Cancel(background, 2))
-	w.run(time.Minute)
-	if w.engine.executed[1] != before || before == 0 || w.engine.executed[3] == 0 || c.started[4] || a.ended[2] != "cancelled" {
-		t.Errorf("executed %v, reports %q", w.engine.executed, w.log)
+	a, b, c := w.Create("a", nil), w.Create("b", nil), w.Create("c", nil)
+	w.OK(a.Run(background, w.Job(1, 100, "workgroup=1ms")))
+	w.OK(a.Run(background, w.Job(2, 10, "workgroup=1ms")))
+	w.OK(b.Run(background, w.Job(3, 100, "workgroup=1ms")))
+	w.Run(30 * time.Millisecond)
+	w.OK(b.Suspend(background))
+	w.OK(w.driver.Sleep(background))
+	w.OK(w.driver.Sleep(background))
+	before := w.scripted.executed[1]
+	w.OK(c.Run(background, w.Job(4, 10, "workgroup=1ms"))) // Waits.
+	w.OK(c.Suspend(background))
+	w.OK(c.Resume(background))
+	w.OK(a.Cancel(background, 2))
+	w.Run(time.Minute)
+	if w.scripted.executed[1] != before || before == 0 || w.scripted.executed[3] == 0 || c.Started[4] || a.Ended[2] != "cancelled" {
+		t.Errorf("executed %v, reports %q", w.scripted.executed, w.Log)
 	}
-	w.ok(w.driver.Wake(background))
-	w.ok(b.Resume(background))
-	w.until("all", func() bool { return a.ended[1] != "" && b.ended[3] != "" && c.ended[4] != "" })
+	w.OK(w.driver.Wake(background))
+	w.OK(b.Resume(background))
+	w.Until("all", func() bool { return a.Ended[1] != "" && b.Ended[3] != "" && c.Ended[4] != "" })
 	w.check(a, [2]uint64{1, 100})
 	w.check(b, [2]uint64{3, 100})
 	w.check(c, [2]uint64{4, 10})
 	if n := w.registrations(); n != 5 || w.driver.Resets() != 0 {
 		t.Errorf("registered %d times: a and b twice, c once", n)
 	}
-	for _, l := range w.lives {
-		w.ok(l.Destroy(background))
+	for _, l := range w.Lives {
+		w.OK(l.Destroy(background))
 	}
-	w.run(time.Second)
+	w.Run(time.Second)
 	w.law.quiet()
 }
 
@@ -227,17 +227,17 @@ func TestSleepDuringAReset(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.end)
-	a := w.create("a", nil)
-	w.ok(a.Run(background, w.job(1, 100, "workgroup=1ms")))
-	w.run(10 * time.Millisecond)
+	t.Cleanup(w.End)
+	a := w.Create("a", nil)
+	w.OK(a.Run(background, w.Job(1, 100, "workgroup=1ms")))
+	w.Run(10 * time.Millisecond)
 	ctx, cancel := context.WithTimeout(background, time.Minute)
 	defer cancel()
-	w.ok(w.driver.Sleep(ctx)) // Its disable makes the firmware crash.
-	if len(a.lost) != 1 || a.lost[0].guilty || w.driver.Resets() != 1 {
-		t.Errorf("lost %+v, %d resets", a.lost, w.driver.Resets())
+	w.OK(w.driver.Sleep(ctx)) // Its disable makes the firmware crash.
+	if len(a.Lost) != 1 || a.Lost[0].Guilty || w.driver.Resets() != 1 {
+		t.Errorf("lost %+v, %d resets", a.Lost, w.driver.Resets())
 	}
-	w.ok(w.driver.Wake(ctx))
-	w.ok(a.Destroy(background))
+	w.OK(w.driver.Wake(ctx))
+	w.OK(a.Destroy(background))
 	w.idle()
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/rig"
 )
 
 // move takes the whole device to another one: memory, registers, firmware and
@@ -22,15 +23,15 @@ func (w *world) move() error {
 	if err != nil {
 		return err
 	}
-	arena, err := hw.NewArena(w.arena.Size())
-	w.ok(err)
+	arena, err := hw.NewArena(w.Arena.Size())
+	w.OK(err)
 	registers, err := hw.NewRegisters(arena, abi.RegWindows[:]...)
-	w.ok(err)
+	w.OK(err)
 	ports := hw.Ports{Registers: registers, Doorbell: hw.NewLine(), Interrupt: hw.NewLine()}
 	config := w.firmwareConfig
-	config.Arena, config.Ports, config.Engine = arena, ports, w.engine
+	config.Arena, config.Ports, config.Engine = arena, ports, w.Engine
 	target, err := fw.New(config)
-	w.ok(err)
+	w.OK(err)
 	var owner *driver.Driver
 	pump := func() bool {
 		for {
@@ -39,32 +40,33 @@ func (w *world) move() error {
 				break
 			}
 		}
-		at, pending := w.clock.Next()
+		at, pending := w.Clock.Next()
 		if pending {
-			w.clock.Advance(at - w.clock.Now())
+			w.Clock.Advance(at - w.Clock.Now())
 		}
 		return pending
 	}
-	owner, err = driver.New(driver.Config{Arena: arena, Ports: ports, Clock: w.clock, Pump: pump, RuntimeIdle: -1})
-	w.ok(err)
+	owner, err = driver.New(driver.Config{Arena: arena, Ports: ports, Clock: w.Clock, Pump: pump, RuntimeIdle: -1})
+	w.OK(err)
 	if err = owner.Start(background); err == nil {
 		err = owner.Restore(background, saved)
 	}
 	target.Step()
-	w.ok(owner.Close(background))
+	w.OK(owner.Close(background))
 	if err != nil {
-		w.ok(arena.Close())
+		w.OK(arena.Close())
 		return err
 	}
-	w.ok(hw.CopyMemory(arena, w.arena))
-	arena, w.arena, w.ports, ports = w.arena, arena, ports, w.ports
-	target, w.firmware = w.firmware, target
-	if err = w.driver.Attach(background, w.arena, w.ports); errors.Is(err, core.ErrInvalid) {
+	w.OK(hw.CopyMemory(arena, w.Arena))
+	arena, w.Arena, w.ports, ports = w.Arena, arena, ports, w.ports
+	before := w.firmware
+	w.install(target)
+	if err = w.driver.Attach(background, w.Arena, w.ports); errors.Is(err, core.ErrInvalid) {
 		// It was reset meanwhile, and goes on where it was.
-		arena, w.arena, w.ports = w.arena, arena, ports
-		w.firmware = target
+		arena, w.Arena, w.ports = w.Arena, arena, ports
+		w.install(before)
 	}
-	w.ok(arena.Close())
+	w.OK(arena.Close())
 	return err
 }
 
@@ -92,7 +94,7 @@ func TestMove(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(w.end)
+			t.Cleanup(w.End)
 			moveAtRandom(w, rand.New(rand.NewPCG(seed, 1)))
 			if w.firmware.Counters().Restores != 1 || w.driver.Resets() != 0 {
 				t.Errorf("%d restores, %d GT resets", w.firmware.Counters().Restores, w.driver.Resets())
@@ -102,54 +104,54 @@ func TestMove(t *testing.T) {
 }
 
 func moveAtRandom(w *world, random *rand.Rand) {
-	lives := []*life{w.create("a", nil), w.create("b", nil), w.create("c", nil)}
-	dead := w.create("dead", nil)
-	w.ok(dead.Run(background, w.job(90, 200, "workgroup=1ms")))
+	lives := []*rig.Life{w.Create("a", nil), w.Create("b", nil), w.Create("c", nil)}
+	dead := w.Create("dead", nil)
+	w.OK(dead.Run(background, w.Job(90, 200, "workgroup=1ms")))
 	next, cut := core.JobID(0), 4+random.IntN(20)
 	for step := range 30 {
 		if step == cut {
 			w.settleSome(random)
-			w.ok(w.move())
+			w.OK(w.move())
 		}
 		l := lives[random.IntN(len(lives))]
 		switch random.IntN(7) {
 		case 0, 1, 2:
-			if len(l.given) == 8 {
+			if len(l.Given()) == 8 {
 				break // The ring takes no more until some have ended.
 			}
 			next++
-			_ = l.entity.Run(later(), w.job(next, uint32(1+random.IntN(30)), "workgroup=1ms"))
-			l.given = append(l.given, next)
+			_ = l.Entity.Run(later(), w.Job(next, uint32(1+random.IntN(30)), "workgroup=1ms"))
+			l.Give(next)
 		case 3:
-			_ = l.entity.Suspend(later())
+			_ = l.Entity.Suspend(later())
 		case 4:
-			_ = l.entity.Resume(later())
+			_ = l.Entity.Resume(later())
 		case 5:
-			if len(l.given) > 0 {
-				_ = l.entity.Cancel(later(), l.given[random.IntN(len(l.given))])
+			if len(l.Given()) > 0 {
+				_ = l.Entity.Cancel(later(), l.Given()[random.IntN(len(l.Given()))])
 			}
 		case 6:
 			if dead != nil && step > cut-3 {
-				_ = dead.entity.Destroy(later())
-				dead.destroyed, dead = true, nil
+				_ = dead.Entity.Destroy(later())
+				dead.Destroyed, dead = true, nil
 			}
 		}
 		w.settleSome(random)
 	}
 	for _, l := range lives {
-		w.ok(l.Resume(background))
+		w.OK(l.Resume(background))
 		var all [][2]uint64
-		for _, id := range l.given {
-			w.until("a job's end", func() bool { return l.ended[id] != "" })
-			all = append(all, [2]uint64{uint64(id), l.usage[id].Done})
-			if l.ended[id] == "completed" && l.usage[id].Done != w.sizes[id] {
-				w.law.broken("job %d completed after %+v", id, l.usage[id])
+		for _, id := range l.Given() {
+			w.Until("a job's end", func() bool { return l.Ended[id] != "" })
+			all = append(all, [2]uint64{uint64(id), l.Usage[id].Done})
+			if l.Ended[id] == "completed" && l.Usage[id].Done != w.Sizes[id] {
+				w.Broken("job %d completed after %+v", id, l.Usage[id])
 			}
 		}
 		w.check(l, all...)
-		w.ok(l.Destroy(background))
+		w.OK(l.Destroy(background))
 	}
-	w.run(time.Second)
+	w.Run(time.Second)
 	w.law.quiet()
 	w.idle()
 }
@@ -161,7 +163,7 @@ func (w *world) settleSome(random *rand.Rand) {
 		w.firmware.Step()
 	}
 	if random.IntN(2) == 0 {
-		w.clock.Advance(time.Duration(random.IntN(3000)) * time.Microsecond)
+		w.Clock.Advance(time.Duration(random.IntN(3000)) * time.Microsecond)
 	}
 }
 
@@ -172,14 +174,14 @@ func TestMoveStartsOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.end)
-	a := w.create("a", nil)
-	w.ok(a.Run(background, w.job(1, 100, "workgroup=1ms")))
-	w.run(20 * time.Millisecond)
-	w.ok(w.move())
-	w.until("the job", func() bool { return a.ended[1] != "" })
+	t.Cleanup(w.End)
+	a := w.Create("a", nil)
+	w.OK(a.Run(background, w.Job(1, 100, "workgroup=1ms")))
+	w.Run(20 * time.Millisecond)
+	w.OK(w.move())
+	w.Until("the job", func() bool { return a.Ended[1] != "" })
 	w.check(a, [2]uint64{1, 100})
-	w.ok(a.Destroy(background))
+	w.OK(a.Destroy(background))
 	w.idle()
 	if w.faults.Fired() != 2 {
 		t.Errorf("%d faults", w.faults.Fired())
@@ -189,48 +191,48 @@ func TestMoveStartsOver(t *testing.T) {
 // TestMoveTellsAgain: a submission that was lost before the move is told of again
 // after it, and not only by the driver's own look at who does not begin.
 func TestMoveTellsAgain(t *testing.T) {
-	w, err := setup{plan: "h2g/SCHED_CONTEXT drop", arena: 32 << 20, driver: func(c *driver.Config) { c.Timeouts.Start = worldTime }}.make(t)
+	w, err := setup{plan: "h2g/SCHED_CONTEXT drop", arena: 32 << 20, driver: func(c *driver.Config) { c.Timeouts.Start = time.Hour }}.make(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.end)
-	a := w.create("a", nil)
-	w.ok(a.Run(background, w.job(1, 5, "workgroup=1ms")))
-	w.until("the first job", func() bool { return a.ended[1] != "" })
-	w.ok(a.Run(background, w.job(2, 5, "workgroup=1ms")))
-	w.run(10 * time.Millisecond)
-	if w.faults.Fired() != 1 || a.started[2] {
-		t.Fatalf("%d faults, reports %q", w.faults.Fired(), w.log)
+	t.Cleanup(w.End)
+	a := w.Create("a", nil)
+	w.OK(a.Run(background, w.Job(1, 5, "workgroup=1ms")))
+	w.Until("the first job", func() bool { return a.Ended[1] != "" })
+	w.OK(a.Run(background, w.Job(2, 5, "workgroup=1ms")))
+	w.Run(10 * time.Millisecond)
+	if w.faults.Fired() != 1 || a.Started[2] {
+		t.Fatalf("%d faults, reports %q", w.faults.Fired(), w.Log)
 	}
-	w.ok(w.move())
-	w.run(100 * time.Millisecond)
-	if a.ended[2] != "completed" {
-		t.Errorf("reports %q", w.log)
+	w.OK(w.move())
+	w.Run(100 * time.Millisecond)
+	if a.Ended[2] != "completed" {
+		t.Errorf("reports %q", w.Log)
 	}
 	w.check(a, [2]uint64{1, 5}, [2]uint64{2, 5})
-	w.ok(a.Destroy(background))
+	w.OK(a.Destroy(background))
 	w.idle()
 }
 
 // TestPauseAndGoOn: the move does not come about.
 func TestPauseAndGoOn(t *testing.T) {
 	w := testWorld(t, nil)
-	a := w.create("a", nil)
-	w.ok(a.Run(background, w.job(1, 100, "workgroup=1ms")))
-	w.run(20 * time.Millisecond)
+	a := w.Create("a", nil)
+	w.OK(a.Run(background, w.Job(1, 100, "workgroup=1ms")))
+	w.Run(20 * time.Millisecond)
 	saved, err := w.driver.Pause(background)
-	w.ok(err)
+	w.OK(err)
 	if len(saved) == 0 {
 		t.Error("nothing was saved")
 	}
-	before := w.engine.executed[1]
-	w.run(time.Second)
-	if w.engine.executed[1] != before {
+	before := w.scripted.executed[1]
+	w.Run(time.Second)
+	if w.scripted.executed[1] != before {
 		t.Error("a paused device executes")
 	}
-	w.ok(w.driver.Unpause(background))
-	w.until("the job", func() bool { return a.ended[1] != "" })
+	w.OK(w.driver.Unpause(background))
+	w.Until("the job", func() bool { return a.Ended[1] != "" })
 	w.check(a, [2]uint64{1, 100})
-	w.ok(a.Destroy(background))
+	w.OK(a.Destroy(background))
 	w.idle()
 }

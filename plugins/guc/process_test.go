@@ -22,6 +22,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/rig"
 	"github.com/gpuwm/gpuwm/sdk"
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
@@ -138,11 +139,11 @@ type awaited struct {
 	begun chan struct{}
 	ended chan string
 	usage chan sdk.Usage
-	lost  chan lostReport
+	lost  chan rig.LostReport
 }
 
 func newAwaited() *awaited {
-	return &awaited{begun: make(chan struct{}), ended: make(chan string, 16), usage: make(chan sdk.Usage, 16), lost: make(chan lostReport, 16)}
+	return &awaited{begun: make(chan struct{}), ended: make(chan string, 16), usage: make(chan sdk.Usage, 16), lost: make(chan rig.LostReport, 16)}
 }
 
 func (a *awaited) Started(core.JobID) { a.once.Do(func() { close(a.begun) }) }
@@ -155,7 +156,7 @@ func (a *awaited) Cancelled(_ core.JobID, u sdk.Usage) {
 	a.ended <- "cancelled"
 }
 func (a *awaited) Lost(guilty bool, job core.JobID, u sdk.Usage, cause core.Cause, detail string) {
-	a.lost <- lostReport{guilty, job, u, cause, detail}
+	a.lost <- rig.LostReport{Guilty: guilty, Job: job, Usage: u, Cause: cause, Detail: detail}
 	a.ended <- "lost"
 }
 
@@ -195,14 +196,6 @@ func wasmSpec(name string) *core.EntitySpec {
 		Buffers: []core.BufferSpec{{Name: "out", Size: 8 * fillGroups}, {Name: "count", Size: 64}}}
 }
 
-func zeroes(spec *core.EntitySpec) core.ImageSource {
-	var contents [][]byte
-	for _, b := range spec.Buffers {
-		contents = append(contents, make([]byte, b.Size))
-	}
-	return sdk.BufferImage(core.ImageHeader{Version: core.ImageVersion, Buffers: spec.Buffers}, contents)
-}
-
 func fillJob(k core.Kernel, id core.JobID, first uint64, epoch core.Epoch) sdk.Job {
 	return sdk.Job{First: first, Epoch: epoch, Spec: &core.JobSpec{ID: id, Kernels: map[string]core.Digest{core.FormatWasm: k.Digest},
 		Entry: "fill", Grid: [3]uint32{fillGroups, 1, 1}, Group: [3]uint32{1, 1, 1}, Credits: 1,
@@ -212,7 +205,7 @@ func fillJob(k core.Kernel, id core.JobID, first uint64, epoch core.Epoch) sdk.J
 // saved suspends the entity and returns its header and all bytes.
 func saved(t *testing.T, made sdk.Entity) (core.ImageSource, []byte) {
 	t.Helper()
-	e := made.(entity)
+	e := made.(rig.Entity)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := e.Suspend(ctx); err != nil {
@@ -318,7 +311,7 @@ func attempt(t *testing.T, d sdk.Device, w work, disturb bool) (all []byte, move
 // fill is the work of fillJob.
 func fill(t *testing.T) work {
 	k, spec := wasmKernel(t, "basic"), wasmSpec("e")
-	return work{kernel: k, spec: spec, image: zeroes(spec), groups: fillGroups,
+	return work{kernel: k, spec: spec, image: rig.Zeroes(spec.Buffers), groups: fillGroups,
 		job: func(first uint64, epoch core.Epoch) sdk.Job { return fillJob(k, 1, first, epoch) }}
 }
 
@@ -419,7 +412,7 @@ func TestDevice(t *testing.T) {
 		}
 	}
 	spec := wasmSpec("late")
-	if _, err := dev.Create(context.Background(), spec, zeroes(spec), newAwaited()); !errors.Is(err, core.ErrClosed) {
+	if _, err := dev.Create(context.Background(), spec, rig.Zeroes(spec.Buffers), newAwaited()); !errors.Is(err, core.ErrClosed) {
 		t.Errorf("created on a closed device: %v", err)
 	}
 }
@@ -439,7 +432,7 @@ func TestDeviceWithTestEngine(t *testing.T) {
 		t.Fatal(err)
 	}
 	entity, r := wasmSpec("e"), newAwaited()
-	e, err := dev.Create(ctx, entity, zeroes(entity), r)
+	e, err := dev.Create(ctx, entity, rig.Zeroes(entity.Buffers), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -473,7 +466,7 @@ func TestDeviceFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	spec, r := wasmSpec("guilty"), newAwaited()
-	e, err := dev.Create(ctx, spec, zeroes(spec), r)
+	e, err := dev.Create(ctx, spec, rig.Zeroes(spec.Buffers), r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -483,7 +476,7 @@ func TestDeviceFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	lost := wait(t, "loss", r.lost)
-	if !lost.guilty || lost.job != 5 || lost.cause != core.CauseTrap || lost.detail == "" {
+	if !lost.Guilty || lost.Job != 5 || lost.Cause != core.CauseTrap || lost.Detail == "" {
 		t.Errorf("lost %+v", lost)
 	}
 	if err := e.Destroy(ctx); err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/rig"
 	"github.com/gpuwm/gpuwm/sdk"
 )
 
@@ -68,13 +69,13 @@ func (s seeded) replay() string {
 	return fmt.Sprintf("\nreplay: GPUWM_SEED=%d go test ./plugins/guc -run '^TestRandomRuns$'", s.seed)
 }
 
-// Fatal implements fatal.
+// Fatal implements rig.T.
 func (s seeded) Fatal(args ...any) {
 	s.T.Helper()
 	s.T.Fatal(fmt.Sprint(args...) + s.replay())
 }
 
-// Fatalf implements fatal.
+// Fatalf implements rig.T.
 func (s seeded) Fatalf(format string, args ...any) {
 	s.T.Helper()
 	s.T.Fatalf("%s%s", fmt.Sprintf(format, args...), s.replay())
@@ -82,7 +83,7 @@ func (s seeded) Fatalf(format string, args ...any) {
 
 // run is one random run: what a daemon would keep, and the world that may be replaced.
 type run struct {
-	t      fatal
+	t      rig.T
 	random *rand.Rand
 	setup  setup
 	w      *world
@@ -98,7 +99,7 @@ type run struct {
 // keptEntity is an entity with its last image and the jobs it was given.
 type keptEntity struct {
 	name  string
-	life  *life
+	life  *rig.Life
 	image core.ImageSource
 	// done is how far each job is in the image.
 	done      map[core.JobID]uint64
@@ -117,7 +118,7 @@ type keptJob struct {
 // resetMessages are what a forced disable makes the firmware say, in any order.
 var resetMessages = []abi.Action{abi.ActionStateCapture, abi.ActionContextReset, abi.ActionSchedContextModeDone}
 
-func runSeed(t fatal, sum *tally) [32]byte {
+func runSeed(t rig.T, sum *tally) [32]byte {
 	t.Helper()
 	seed := t.(seeded).seed
 	r := &run{t: t, random: rand.New(rand.NewPCG(seed, 7)), sum: sum, hash: sha256.New()}
@@ -165,7 +166,7 @@ func (r *run) start() {
 		w.law.hash = r.hash
 		r.w = w
 		r.cold = false
-		if err == nil && len(w.failed) == 0 {
+		if err == nil && len(w.Failed) == 0 {
 			return
 		}
 		r.leave()
@@ -178,17 +179,17 @@ func (r *run) leave() {
 	r.sum.Resets += r.w.driver.Resets()
 	hot, cold := r.w.driver.Sleeps()
 	r.sum.Sleeps += hot + cold
-	fmt.Fprintf(r.hash, "%q", r.w.log)
-	r.w.end()
+	fmt.Fprintf(r.hash, "%q", r.w.Log)
+	r.w.End()
 }
 
 // revive brings an entity onto the device from its last image: what had not
 // ended in it runs again from there, jobs that completed since without being reported again.
 func (r *run) revive(e *keptEntity) {
 	r.epoch++
-	l, err := r.w.tryCreate(e.name, e.image)
+	l, err := r.w.TryCreate(e.name, e.image)
 	if err != nil {
-		if len(r.w.failed) == 0 {
+		if len(r.w.Failed) == 0 {
 			r.t.Fatal(err)
 		}
 		return
@@ -206,9 +207,9 @@ func (r *run) revive(e *keptEntity) {
 
 // submit hands a job over, from where it was in the image.
 func (r *run) submit(e *keptEntity, j *keptJob) {
-	job := r.w.job(j.id, j.count, j.script)
+	job := r.w.Job(j.id, j.count, j.script)
 	job.First, job.Epoch = e.done[j.id], r.epoch
-	if err := e.life.Run(background, job); err != nil && len(r.w.failed) == 0 && len(e.life.lost) == 0 {
+	if err := e.life.Run(background, job); err != nil && len(r.w.Failed) == 0 && len(e.life.Lost) == 0 {
 		r.t.Fatalf("%s: job %d: %v", e.name, j.id, err)
 	}
 }
@@ -219,7 +220,7 @@ func (r *run) collect(e *keptEntity) {
 		return
 	}
 	for _, j := range e.jobs {
-		if how := e.life.ended[j.id]; how != "" && j.outcome == "" {
+		if how := e.life.Ended[j.id]; how != "" && j.outcome == "" {
 			j.outcome = how
 		}
 	}
@@ -232,7 +233,7 @@ func (r *run) mend() {
 		for _, e := range r.kept {
 			r.collect(e)
 		}
-		if len(r.w.failed) > 0 {
+		if len(r.w.Failed) > 0 {
 			r.blame()
 			r.sum.Restarts++
 			r.leave()
@@ -242,7 +243,7 @@ func (r *run) mend() {
 			}
 			continue
 		}
-		at := slices.IndexFunc(r.kept, func(e *keptEntity) bool { return len(e.life.lost) > 0 })
+		at := slices.IndexFunc(r.kept, func(e *keptEntity) bool { return len(e.life.Lost) > 0 })
 		if at < 0 {
 			return
 		}
@@ -254,7 +255,7 @@ func (r *run) mend() {
 		}
 		if err := e.life.Destroy(background); err == nil {
 			r.revive(e)
-		} else if len(r.w.failed) == 0 {
+		} else if len(r.w.Failed) == 0 {
 			r.t.Fatalf("destroy %s: %v", e.name, err)
 		}
 	}
@@ -267,22 +268,22 @@ func (r *run) blame() {
 		if e.life == nil {
 			continue
 		}
-		for _, lost := range e.life.lost {
-			if !lost.guilty {
+		for _, lost := range e.life.Lost {
+			if !lost.Guilty {
 				r.sum.Victims++
 				continue
 			}
 			r.sum.Guilty++
 			if !r.suspicious() {
-				r.w.law.broken("%s is guilty (%+v), and nothing was injected that could make it so", e.name, lost)
+				r.w.Broken("%s is guilty (%+v), and nothing was injected that could make it so", e.name, lost)
 			}
 			for _, j := range e.jobs {
-				if j.id == lost.job && j.outcome == "" {
+				if j.id == lost.Job && j.outcome == "" {
 					j.outcome = "failed"
 				}
 			}
 		}
-		e.life.lost = slices.Clip(e.life.lost)
+		e.life.Lost = slices.Clip(e.life.Lost)
 	}
 }
 
@@ -308,7 +309,7 @@ func (r *run) step() {
 			_ = r.w.driver.Wake(background)
 			r.cold = false
 		}
-		r.w.run(time.Duration(r.random.IntN(100)) * time.Millisecond)
+		r.w.Run(time.Duration(r.random.IntN(100)) * time.Millisecond)
 		return
 	}
 	switch r.random.IntN(16) {
@@ -351,17 +352,17 @@ func (r *run) step() {
 			r.move()
 		}
 	default:
-		r.w.run(time.Duration(r.random.IntN(60)) * time.Millisecond)
+		r.w.Run(time.Duration(r.random.IntN(60)) * time.Millisecond)
 	}
 }
 
 // move moves the device. When that fails on the way, the instance is given up.
 func (r *run) move() {
 	if err := r.w.move(); err != nil {
-		if len(r.w.failed) == 0 && r.w.driver.Unpause(background) != nil && len(r.w.failed) == 0 {
-			r.w.run(10 * time.Second) // A reset is under way, or the pause comes late.
+		if len(r.w.Failed) == 0 && r.w.driver.Unpause(background) != nil && len(r.w.Failed) == 0 {
+			r.w.Run(10 * time.Second) // A reset is under way, or the pause comes late.
 			if r.w.driver.Unpause(background) != nil && !r.w.driver.Up() {
-				r.w.failed = append(r.w.failed, errors.New("neither moved nor resumed"))
+				r.w.Failed = append(r.w.Failed, errors.New("neither moved nor resumed"))
 			}
 		}
 		return
@@ -376,7 +377,7 @@ func (r *run) save(e *keptEntity) {
 		return
 	}
 	header := image.Header()
-	contents := [][]byte{make([]byte, bufferSize), make([]byte, 100)}
+	contents := [][]byte{make([]byte, rig.BufferSize), make([]byte, 100)}
 	if image.Chunks(func(ref core.ChunkRef, chunk []byte) error {
 		copy(contents[ref.Buffer][ref.Index*core.ChunkSize:], chunk)
 		return nil
@@ -386,8 +387,8 @@ func (r *run) save(e *keptEntity) {
 	r.collect(e)
 	e.image = sdk.BufferImage(header, contents)
 	for _, j := range e.jobs {
-		if e.life.ended[j.id] != "" {
-			e.done[j.id] = e.life.usage[j.id].Done
+		if e.life.Ended[j.id] != "" {
+			e.done[j.id] = e.life.Usage[j.id].Done
 		}
 	}
 	for _, j := range header.Jobs {
@@ -408,28 +409,30 @@ func (r *run) finish() {
 	for range 10_000 {
 		r.mend()
 		if !slices.ContainsFunc(r.kept, func(e *keptEntity) bool {
-			return slices.ContainsFunc(e.jobs, func(j *keptJob) bool { return j.outcome == "" || e.life.busy(j.id) })
+			return slices.ContainsFunc(e.jobs, func(j *keptJob) bool { return j.outcome == "" || e.busy(j.id) })
 		}) {
 			r.check()
 			return
 		}
-		if !r.w.pump() {
+		if !r.w.Pump() {
 			break
 		}
 	}
 	var left []string
 	for _, e := range r.kept {
 		for _, j := range e.jobs {
-			if j.outcome == "" || e.life.busy(j.id) {
+			if j.outcome == "" || e.busy(j.id) {
 				left = append(left, fmt.Sprintf("%s job %d (%q)", e.name, j.id, j.outcome))
 			}
 		}
 	}
-	r.w.law.broken("jobs without an end: %v, contexts %+v", left, r.w.driver.Contexts())
+	r.w.Broken("jobs without an end: %v, contexts %+v", left, r.w.driver.Contexts())
 }
 
 // busy reports whether a job was handed over and has not ended.
-func (l *life) busy(id core.JobID) bool { return slices.Contains(l.given, id) && l.ended[id] == "" }
+func (e *keptEntity) busy(id core.JobID) bool {
+	return slices.Contains(e.life.Given(), id) && e.life.Ended[id] == ""
+}
 
 // check compares every output, and runs one more job on a fresh entity.
 func (r *run) check() {
@@ -437,26 +440,26 @@ func (r *run) check() {
 		var all [][2]uint64
 		for _, j := range e.jobs {
 			done := e.done[j.id]
-			if e.life.ended[j.id] != "" {
-				done = e.life.usage[j.id].Done
+			if e.life.Ended[j.id] != "" {
+				done = e.life.Usage[j.id].Done
 			}
 			if j.outcome == "completed" && done != uint64(j.count) {
-				r.w.law.broken("%s: job %d completed after %d of %d", e.name, j.id, done, j.count)
+				r.w.Broken("%s: job %d completed after %d of %d", e.name, j.id, done, j.count)
 			}
 			all = append(all, [2]uint64{uint64(j.id), done})
 		}
 		r.w.check(e.life, all...)
 	}
-	fresh := r.w.create("fresh", nil)
+	fresh := r.w.Create("fresh", nil)
 	r.epoch++
-	job := r.w.job(r.next+1, 20, "workgroup=1ms")
+	job := r.w.Job(r.next+1, 20, "workgroup=1ms")
 	job.Epoch = r.epoch
-	r.w.ok(fresh.Run(background, job))
-	r.w.until("the fresh job", func() bool { return fresh.ended[r.next+1] != "" })
+	r.w.OK(fresh.Run(background, job))
+	r.w.Until("the fresh job", func() bool { return fresh.Ended[r.next+1] != "" })
 	for _, e := range r.kept {
-		r.w.ok(e.life.Destroy(background))
+		r.w.OK(e.life.Destroy(background))
 	}
-	r.w.ok(fresh.Destroy(background))
-	r.w.run(time.Second)
+	r.w.OK(fresh.Destroy(background))
+	r.w.Run(time.Second)
 	r.w.law.quiet()
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/rig"
 )
 
 // rows are the rows of section 5 of the reference that are marked yes.
@@ -27,10 +28,10 @@ var rows = []row{
 		}},
 	{name: "cancel-unanswered", reason: "no answer in state disabling", failure: "MODE_DONE lost, of a cancel", reaction: "as of a suspend",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 nth=2 drop", resets: 1, victims: []string{"a"},
-		run: func(s *scene) { s.start(long); s.ok(s.a.Cancel(background, 1)); s.settled() }},
+		run: func(s *scene) { s.start(long); s.OK(s.a.Cancel(background, 1)); s.settled() }},
 	{name: "destroy-unanswered", reason: "no answer in state destroying", failure: "MODE_DONE lost, of a destroy", reaction: "after 5 s GT reset; the context is freed in it",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 nth=2 drop", resets: 1,
-		run: func(s *scene) { s.start(long); s.ok(s.a.Destroy(background)); s.settled() }},
+		run: func(s *scene) { s.start(long); s.OK(s.a.Destroy(background)); s.settled() }},
 	{name: "deregistration-unanswered", failure: "DEREGISTER_DONE lost", reaction: "nothing waits beyond 5 s; id, memory and credit stay taken until the next GT reset scrubs them",
 		plan: "g2h/DEREGISTER_CONTEXT_DONE id=0 drop; g2h/DEREGISTER_CONTEXT_DONE id=1 crash", resets: 1, warned: "context not deregistered",
 		run: deregistrationUnanswered},
@@ -80,16 +81,16 @@ var rows = []row{
 	{name: "hang-with-waiter", failure: "context hang, somebody waits", reaction: "the firmware's preemption timeout; the context's entity is guilty", guilty: []string{"a"}, run: hangWithWaiter},
 	{name: "hang-alone", failure: "context hang, nobody waits", reaction: "the driver sees execution without the end of a workgroup for 5 s, and takes the context off with PT = 1 µs: guilty",
 		guilty: []string{"a"}, warned: "job hang detected", run: func(s *scene) {
-			s.a = s.create("a", nil)
-			s.ok(s.a.Run(background, s.job(1, 50, "workgroup=1ms hang=3")))
+			s.a = s.Create("a", nil)
+			s.OK(s.a.Run(background, s.Job(1, 50, "workgroup=1ms hang=3")))
 			s.settled()
 		}},
 	{name: "hang-taken-off", failure: "context hang, while it is taken off", reaction: "guilty, in whichever order MODE_DONE and CONTEXT_RESET come; nothing is suspended or cancelled",
 		guilty: []string{"a"}, run: func(s *scene) {
-			s.a = s.create("a", nil)
-			s.ok(s.a.Run(background, s.job(1, 50, "workgroup=1ms hang=3")))
-			s.run(20 * time.Millisecond)
-			s.ok(s.a.Cancel(background, 1))
+			s.a = s.Create("a", nil)
+			s.OK(s.a.Run(background, s.Job(1, 50, "workgroup=1ms hang=3")))
+			s.Run(20 * time.Millisecond)
+			s.OK(s.a.Cancel(background, 1))
 			s.settled()
 		}},
 	{name: "will-not-preempt", reason: "no answer in state suspending", failure: "will not preempt, engine resets off", reaction: "no MODE_DONE in 5 s, and a firmware that lives: guilty, GT reset",
@@ -111,9 +112,9 @@ var rows = []row{
 	{name: "silent-death", reason: "firmware is silent", failure: "silent firmware death", reaction: "no sign of life in 1 s, two questions unanswered for 1 s each: GT reset",
 		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 mute", resets: 1, victims: []string{"a"}, run: func(s *scene) {
 			s.startLate(long)
-			begun := s.clock.Now()
-			s.until("the reset", func() bool { return s.driver.Resets() > 0 })
-			if took := s.clock.Now() - begun; took > 3500*time.Millisecond {
+			begun := s.Clock.Now()
+			s.Until("the reset", func() bool { return s.driver.Resets() > 0 })
+			if took := s.Clock.Now() - begun; took > 3500*time.Millisecond {
 				s.t.Errorf("noticed after %s: not by its silence", took)
 			}
 			s.settled()
@@ -121,17 +122,17 @@ var rows = []row{
 	{name: "load-failure", failure: "firmware load failure after a reset", reaction: "wedged: the device is given up, the process is replaced",
 		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash; load fail=0x71", resets: 1, failed: true, run: func(s *scene) {
 			s.startLate(long)
-			s.until("the failure", func() bool { return len(s.failed) > 0 })
+			s.Until("the failure", func() bool { return len(s.Failed) > 0 })
 		}},
 	{name: "stuck-engine", failure: "an engine that never stops", reaction: "the reset fails: the device is given up", plan: "batch id=0 stuck", resets: 1, failed: true,
 		guilty: []string{"a"}, run: func(s *scene) {
 			s.startLate(short)
-			s.until("the failure", func() bool { return len(s.failed) > 0 })
+			s.Until("the failure", func() bool { return len(s.Failed) > 0 })
 		}},
 	{name: "resets-in-a-row", failure: "more than three resets in a row without a job's end", reaction: "the device is given up",
 		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 times=always crash", resets: 4, failed: true, victims: []string{"a"}, run: func(s *scene) {
 			s.startLate(long)
-			s.until("the failure", func() bool { return len(s.failed) > 0 })
+			s.Until("the failure", func() bool { return len(s.Failed) > 0 })
 		}},
 }
 
@@ -144,47 +145,47 @@ func lateEnable(s *scene) {
 // startLate is start with a job of b, which is told of last.
 func (s *scene) startLate(workgroups uint32) {
 	s.start(workgroups)
-	s.run(20 * time.Millisecond)
-	s.ok(s.b.Run(background, s.job(2, 30, "workgroup=1ms")))
+	s.Run(20 * time.Millisecond)
+	s.OK(s.b.Run(background, s.Job(2, 30, "workgroup=1ms")))
 }
 
 // hangWithWaiter: the second job of a hangs while b waits.
 func hangWithWaiter(s *scene) {
 	s.start(30)
-	s.ok(s.a.Run(background, s.job(5, 50, "workgroup=1ms hang=3")))
-	s.until("the start", func() bool { return s.a.started[5] })
-	s.run(20 * time.Millisecond)
-	s.ok(s.b.Run(background, s.job(2, 30, "workgroup=1ms")))
+	s.OK(s.a.Run(background, s.Job(5, 50, "workgroup=1ms hang=3")))
+	s.Until("the start", func() bool { return s.a.Started[5] })
+	s.Run(20 * time.Millisecond)
+	s.OK(s.b.Run(background, s.Job(2, 30, "workgroup=1ms")))
 	s.settled()
 }
 
 // secondJob: the context is enabled already when the job comes.
 func secondJob(s *scene) {
-	s.a = s.create("a", nil)
-	s.ok(s.a.Run(background, s.job(1, 20, "workgroup=1ms")))
+	s.a = s.Create("a", nil)
+	s.OK(s.a.Run(background, s.Job(1, 20, "workgroup=1ms")))
 	s.settled()
-	s.ok(s.a.Run(background, s.job(2, 20, "workgroup=1ms")))
+	s.OK(s.a.Run(background, s.Job(2, 20, "workgroup=1ms")))
 	s.settled()
 }
 
 func deregistrationUnanswered(s *scene) {
 	s.start(short)
-	s.ok(s.b.Run(background, s.job(2, 30, "workgroup=1ms")))
+	s.OK(s.b.Run(background, s.Job(2, 30, "workgroup=1ms")))
 	s.settled()
-	s.ok(s.a.Destroy(background))
-	d := s.create("d", nil)
+	s.OK(s.a.Destroy(background))
+	d := s.Create("d", nil)
 	for _, c := range s.driver.Contexts() {
-		if c.Entity == d.spec.ID && c.ID == 0 {
+		if c.Entity == d.Spec.ID && c.ID == 0 {
 			s.t.Error("the id was used again before the context was forgotten")
 		}
 	}
 	if free, _, all := s.driver.Credits(); free != all-3 {
 		s.t.Errorf("credit %d of %d", free, all)
 	}
-	s.ok(s.b.Destroy(background)) // The firmware dies: the reset scrubs a too.
-	s.ok(d.Run(background, s.job(6, 30, "workgroup=1ms")))
-	s.until("d's job", func() bool { return d.ended[6] != "" })
-	if e := s.create("e", nil); s.driver.Contexts()[0].Entity != e.spec.ID {
+	s.OK(s.b.Destroy(background)) // The firmware dies: the reset scrubs a too.
+	s.OK(d.Run(background, s.Job(6, 30, "workgroup=1ms")))
+	s.Until("d's job", func() bool { return d.Ended[6] != "" })
+	if e := s.Create("e", nil); s.driver.Contexts()[0].Entity != e.Spec.ID {
 		s.t.Error("the id did not come back with the reset")
 	}
 }
@@ -192,18 +193,18 @@ func deregistrationUnanswered(s *scene) {
 // ringFull changes properties until the H2G ring of a firmware that takes nothing is full.
 func ringFull(s *scene) {
 	s.start(long)
-	s.still = true
-	begun := s.clock.Now()
+	s.Still = true
+	begun := s.Clock.Now()
 	for i := range 200 {
 		p := core.Properties{Priority: core.PriorityNormal}
 		if i%2 == 0 {
 			p.Priority = core.PriorityHigh
 		}
-		s.ok(s.a.SetProperties(background, p))
+		s.OK(s.a.SetProperties(background, p))
 	}
-	s.still = false
-	s.until("the reset", func() bool { return s.driver.Resets() > 0 })
-	if took := s.clock.Now() - begun; took > 1100*time.Millisecond {
+	s.Still = false
+	s.Until("the reset", func() bool { return s.driver.Resets() > 0 })
+	if took := s.Clock.Now() - begun; took > 1100*time.Millisecond {
 		s.t.Errorf("noticed after %s: not by the full ring", took)
 	}
 	s.settled()
@@ -213,30 +214,30 @@ func ringFull(s *scene) {
 // are more than there are.
 func creditsExhausted(s *scene) {
 	const count = 4200
-	s.light, s.still = true, true
-	begun := s.clock.Now()
-	var lives []*life
+	s.Light, s.Still = true, true
+	begun := s.Clock.Now()
+	var lives []*rig.Life
 	for i := range count {
-		lives = append(lives, s.create("many", nil))
-		s.ok(lives[i].Run(background, s.job(core.JobID(1000+i), 1, "workgroup=1us")))
+		lives = append(lives, s.Create("many", nil))
+		s.OK(lives[i].Run(background, s.Job(core.JobID(1000+i), 1, "workgroup=1us")))
 	}
-	s.still = false
-	s.until("a reset", func() bool { return s.driver.Resets() > 0 })
-	if took := s.clock.Now() - begun; took > 1100*time.Millisecond {
+	s.Still = false
+	s.Until("a reset", func() bool { return s.driver.Resets() > 0 })
+	if took := s.Clock.Now() - begun; took > 1100*time.Millisecond {
 		s.t.Errorf("noticed after %s: not by the credits", took)
 	}
 	s.faults.Disarm()
 	for i, l := range lives {
-		s.until("a job", func() bool { return l.ended[core.JobID(1000+i)] != "" })
+		s.Until("a job", func() bool { return l.Ended[core.JobID(1000+i)] != "" })
 	}
 }
 
 // pointerOutOfRange puts HEAD of the H2G ring beyond its end.
 func pointerOutOfRange(s *scene) {
 	s.start(long)
-	s.run(20 * time.Millisecond)
+	s.Run(20 * time.Millisecond)
 	// The transport is the first thing in memory; the G2H descriptor lies in it as Xe has it.
-	s.ok(s.arena.Store32(hw.MemoryBase+0x800+4*abi.DescTail, 1<<20))
+	s.OK(s.Arena.Store32(hw.MemoryBase+0x800+4*abi.DescTail, 1<<20))
 	s.settled()
 }
 

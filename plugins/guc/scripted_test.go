@@ -10,6 +10,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/engine"
+	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
@@ -21,28 +22,14 @@ type scripted struct {
 	clock *hw.VirtualClock
 	// executed counts the workgroups run, by job.
 	executed map[core.JobID]uint64
-	// turns holds how often each workgroup of a job was run in an epoch; more than once is a mistake.
-	turns map[turn]uint64
-	// dead: the memory is gone, whatever runs does nothing any more.
-	dead bool
-	// running are the jobs on an engine.
-	running map[core.JobID]int
-}
-
-// turn is one life of a job.
-type turn struct {
-	job   core.JobID
-	epoch core.Epoch
 }
 
 func newScripted(clock *hw.VirtualClock) *scripted {
-	return &scripted{clock: clock, executed: map[core.JobID]uint64{}, turns: map[turn]uint64{}, running: map[core.JobID]int{}}
+	return &scripted{clock: clock, executed: map[core.JobID]uint64{}}
 }
 
-const formatScript = "script"
-
 func (s *scripted) Name() string                    { return "scripted" }
-func (s *scripted) Formats() []string               { return []string{formatScript} }
+func (s *scripted) Formats() []string               { return []string{testengine.Format} }
 func (s *scripted) Check(core.Kernel, string) error { return nil }
 func (s *scripted) Forget(uint64)                   {}
 func (s *scripted) Close() error                    { return nil }
@@ -66,7 +53,6 @@ func (s *scripted) Start(d engine.Dispatch, notify func()) (engine.Execution, er
 			return nil, &core.FaultError{Cause: core.CauseKernel, Detail: "no script: " + field}
 		}
 	}
-	s.running[d.Job]++
 	s.clock.AfterFunc(x.each, x.step)
 	return x, nil
 }
@@ -90,7 +76,7 @@ type scriptRun struct {
 func (x *scriptRun) step() {
 	at := int64(x.dispatch.First + x.done)
 	switch {
-	case x.ended || x.engine.dead || at == x.hang:
+	case x.ended || at == x.hang:
 		return
 	case at == x.trap:
 		x.end(&core.FaultError{Cause: core.CauseTrap, Detail: fmt.Sprintf("trap in workgroup %d", at)})
@@ -101,7 +87,6 @@ func (x *scriptRun) step() {
 	}
 	mixInto(x.dispatch.Segments[0].Bytes, x.dispatch.Job, uint64(at))
 	x.engine.executed[x.dispatch.Job]++
-	x.engine.turns[turn{x.dispatch.Job, x.dispatch.Epoch}]++
 	x.done++
 	if x.done == x.dispatch.Count || x.stop {
 		x.end(nil)
@@ -119,7 +104,6 @@ func mixInto(b []byte, job core.JobID, at uint64) {
 }
 
 func (x *scriptRun) end(err error) {
-	x.engine.running[x.dispatch.Job]--
 	x.ended, x.err, x.took = true, err, x.engine.clock.Now()-x.begun
 	x.notify()
 }

@@ -15,28 +15,28 @@ const lifeGolden = "testdata/life.txt"
 // entity, a suspend in the middle of the second one, a resume, the end. -rewrite writes it.
 func TestLifeOfAJob(t *testing.T) {
 	w := testWorld(t, nil)
-	a := w.create("a", nil)
-	first := w.trace.Last(1)[0].Seq
-	w.ok(a.Run(background, w.job(1, 2, "workgroup=1ms")))
-	w.run(20 * time.Millisecond)
-	for _, line := range w.trace.Since(first, 1<<12) { // The device was asleep: its wake is not part of it.
+	a := w.Create("a", nil)
+	first := w.Trace.Last(1)[0].Seq
+	w.OK(a.Run(background, w.Job(1, 2, "workgroup=1ms")))
+	w.Run(20 * time.Millisecond)
+	for _, line := range w.Trace.Since(first, 1<<12) { // The device was asleep: its wake is not part of it.
 		if strings.Contains(line.Text, "REGISTER_CONTEXT") {
 			first = line.Seq - 1
 			break
 		}
 	}
-	w.ok(a.Run(background, w.job(2, 20, "workgroup=1ms")))
-	w.run(8 * time.Millisecond)
-	w.ok(a.Suspend(background))
-	w.ok(a.Resume(background))
-	w.run(20 * time.Millisecond)
-	w.ok(a.Destroy(background))
+	w.OK(a.Run(background, w.Job(2, 20, "workgroup=1ms")))
+	w.Run(8 * time.Millisecond)
+	w.OK(a.Suspend(background))
+	w.OK(a.Resume(background))
+	w.Run(20 * time.Millisecond)
+	w.OK(a.Destroy(background))
 	var b strings.Builder
-	for _, line := range w.trace.Since(first, 1<<12) {
+	for _, line := range w.Trace.Since(first, 1<<12) {
 		fmt.Fprintf(&b, "%-4s %s\n", line.Kind, line.Text)
 	}
 	if *rewrite {
-		w.ok(os.WriteFile(lifeGolden, []byte(b.String()), 0o644))
+		w.OK(os.WriteFile(lifeGolden, []byte(b.String()), 0o644))
 	}
 	want, err := os.ReadFile(lifeGolden)
 	if err != nil || string(want) != b.String() {

@@ -15,7 +15,8 @@ type Turn struct {
 	Epoch core.Epoch
 }
 
-// Engine is the test engine with a count of what it did.
+// Engine is the test engine, or another one in virtual time whose executions can be
+// aborted, with a count of what it did.
 type Engine struct {
 	engine.Engine
 	// Executed counts the workgroups that ended, by job and epoch; Running says who is on it.
@@ -59,6 +60,9 @@ func (e *Engine) Start(d engine.Dispatch, notify func()) (engine.Execution, erro
 	e.Running[d.Job]++
 	e.Longest[d.Job] = max(e.Longest[d.Job], d.Count)
 	inner, err := e.Engine.Start(d, func() {
+		if x.Execution != nil { // What ended counts, whether or not the firmware asks.
+			x.Progress()
+		}
 		delete(e.active, x)
 		e.Running[d.Job]--
 		if !e.Dead {

@@ -44,6 +44,9 @@ type LostReport struct {
 // Given are the jobs that were taken, in order.
 func (r *Reports) Given() []core.JobID { return r.given }
 
+// Give notes a job as taken, where nobody waited for the answer.
+func (r *Reports) Give(job core.JobID) { r.given = append(r.given, job) }
+
 // Through counts the reports of several jobs at once.
 func (r *Reports) Through() int { return r.through }
 
