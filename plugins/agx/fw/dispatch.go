@@ -10,6 +10,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // run is one execution of a dispatch descriptor.
@@ -27,14 +28,10 @@ type run struct {
 	seen uint64
 }
 
-// aborter is what an execution implements that can be ended in the middle of a
-// workgroup. An engine on a CPU cannot do that.
-type aborter interface{ Abort() }
-
 // stop asks an execution to end; hard does not wait for the end of a workgroup
 // where that is possible.
 func (r *run) stop(hard bool) {
-	if a, ok := r.exec.(aborter); hard && ok {
+	if a, ok := r.exec.(engine.Aborter); hard && ok {
 		r.aborted = true
 		a.Abort()
 		return
@@ -123,49 +120,22 @@ func (f *Firmware) prepare(c *command) error {
 	return nil
 }
 
-// dispatch reads what a descriptor names and makes the engine's order for the
-// part of the range that is not done.
+// dispatch makes the engine's order for the part of the range that is not done.
 func (f *Firmware) dispatch(c *command, d hw.Dispatch, memory reader) (engine.Dispatch, error) {
-	kernel, err := f.kernel(d, memory)
-	if err != nil {
-		return engine.Dispatch{}, err
-	}
 	visible := slices.DeleteFunc(slices.Clone(memory.space), func(m hw.Mapping) bool { return m.Private })
-	done := c.run.base.Done
-	work := engine.Dispatch{
-		Kernel: kernel, Entry: d.Entry, Grid: d.Grid, Group: d.Group,
-		First: d.First + done, Count: d.Count - done,
-		Job: core.JobID(d.Job), Epoch: core.Epoch(d.Epoch),
+	work, err := f.kernels.Order(d, c.run.base.Done, order.Memory{
+		Arena: f.cfg.Arena, Visible: visible,
+		Read: func(address, size uint64) ([]byte, error) {
+			_, b, err := memory.read(address, size)
+			return b, err
+		},
+		Unmapped: func(address uint64, err error) error { return &accessError{address, err} },
+	})
+	if err == nil {
+		c.run.space = f.spaces.acquire(f.cfg.Engine, c.rc.VMSlot, visible)
+		work.Space = c.run.space.id
 	}
-	if d.ArgsCount > 0 {
-		_, slots, err := memory.read(d.ArgsAddress, uint64(d.ArgsCount)*hw.ArgSize)
-		if err != nil {
-			return engine.Dispatch{}, err
-		}
-		args, err := hw.DecodeArgs(slices.Clone(slots))
-		if err != nil {
-			return engine.Dispatch{}, err
-		}
-		for i, a := range args {
-			if a.Buffer {
-				if _, err := visible.Resolve(a.Bits, 1); err != nil {
-					return engine.Dispatch{}, &accessError{a.Bits, fmt.Errorf("argument %d: %w", i, err)}
-				}
-			}
-			work.Args = append(work.Args, engine.Arg{Buffer: a.Buffer, Bits: a.Bits})
-		}
-	}
-	for _, m := range visible {
-		b, err := f.cfg.Arena.Bytes(m.Device, m.Size)
-		if err != nil {
-			return engine.Dispatch{}, &accessError{m.Address, err}
-		}
-		work.Segments = append(work.Segments, engine.Segment{
-			Address: m.Address, Size: m.Size, Bytes: b, File: f.cfg.Arena.Fd(), Offset: int64(m.Device)})
-	}
-	c.run.space = f.spaces.acquire(f.cfg.Engine, c.rc.VMSlot, visible)
-	work.Space = c.run.space.id
-	return work, nil
+	return work, err
 }
 
 // workFailed ends a command whose work could not be started or failed. An
@@ -179,10 +149,10 @@ func (f *Firmware) workFailed(c *command, err error) {
 		f.blame(c, hw.CauseMemory, err.Error())
 		f.fault(c, &abi.MMUFault{Reason: abi.FaultUnmapped, Read: true, VMSlot: uint8(c.rc.VMSlot), Address: access.address})
 	case errors.As(err, &fe) && (fe.Cause == core.CauseTrap || fe.Cause == core.CauseMemory):
-		f.blame(c, causeOf(fe.Cause), fe.Detail)
+		f.blame(c, order.CauseOf(fe.Cause), fe.Detail)
 		f.fault(c, &abi.MMUFault{Reason: abi.FaultNoAccess, VMSlot: uint8(c.rc.VMSlot)})
 	case errors.As(err, &fe):
-		f.blame(c, causeOf(fe.Cause), fe.Detail)
+		f.blame(c, order.CauseOf(fe.Cause), fe.Detail)
 		f.stopCommand(c, abi.ChannelDMKill)
 	default:
 		cause := hw.CauseDescriptor
@@ -192,21 +162,6 @@ func (f *Firmware) workFailed(c *command, err error) {
 		f.blame(c, cause, err.Error())
 		f.stopCommand(c, abi.ChannelDMKill)
 	}
-}
-
-// causeOf translates the cause of an engine's fault.
-func causeOf(c core.Cause) hw.Cause {
-	switch c {
-	case core.CauseTrap:
-		return hw.CauseTrap
-	case core.CauseMemory:
-		return hw.CauseMemory
-	case core.CauseHang:
-		return hw.CauseHang
-	case core.CauseKernel:
-		return hw.CauseKernel
-	}
-	return hw.CauseEngine
 }
 
 // finishEnded goes on with the commands whose execution has ended.
@@ -223,15 +178,11 @@ func (f *Firmware) finishEnded() bool {
 
 // settle takes in the result of an execution that has ended.
 func (f *Firmware) settle(c *command) (hw.Report, error) {
-	res := c.run.exec.Result()
-	r := f.progress(c)
-	r.Executed = max(r.Executed, c.run.base.Executed+res.Done)
-	r.Done = c.run.base.Done + min(res.Done, c.run.count-c.run.base.Done)
-	r.ExecutedTime = c.run.base.ExecutedTime + max(res.Executed, 0)
+	r, err := order.Settle(c.run.base, c.run.count, c.run.exec)
 	c.run.base, c.run.exec = r, nil
 	c.sampleAt = never
 	f.spaces.release(f.cfg.Engine, c.run.space)
-	return r, res.Err
+	return r, err
 }
 
 // finishWork goes on with a sequence that waited for the pipe.
@@ -239,11 +190,7 @@ func (f *Firmware) finishWork(c *command) {
 	r, err := f.settle(c)
 	switch {
 	case err != nil:
-		var fe *core.FaultError
-		if !errors.As(err, &fe) {
-			err = &core.FaultError{Cause: core.CauseDevice, Detail: err.Error()}
-		}
-		f.workFailed(c, err)
+		f.workFailed(c, order.FaultOf(err))
 	case r.Done == c.run.count:
 		r.Status = hw.StatusDone
 		f.report(c, r)
@@ -255,15 +202,10 @@ func (f *Firmware) finishWork(c *command) {
 
 // progress is what the descriptor of a running dispatch should say now.
 func (f *Firmware) progress(c *command) hw.Report {
-	r := c.run.base
 	if c.run.exec == nil {
-		return r
+		return c.run.base
 	}
-	workgroups, executed := c.run.exec.Progress()
-	r.Done += min(workgroups, c.run.count-r.Done)
-	r.Executed += workgroups
-	r.ExecutedTime += max(executed, 0)
-	return r
+	return order.Progress(c.run.base, c.run.count, c.run.exec)
 }
 
 // report writes a descriptor's firmware half; the address was checked.

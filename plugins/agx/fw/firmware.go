@@ -9,6 +9,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // Firmware is one emulated AGX coprocessor with its GPU. All methods but Wake
@@ -38,7 +39,7 @@ type Firmware struct {
 	halt    halt
 	power   power
 	spaces  spaces
-	kernels kernelCache
+	kernels order.Kernels
 
 	injected injected
 	// steps is the shell: what happens later, and when there is something to do.

@@ -8,6 +8,7 @@ import (
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // halt is a halt of the GPU: everything stops, the host is told, and goes on
@@ -137,7 +138,7 @@ func (f *Firmware) settleHalt(culprit *command) bool {
 		case err != nil:
 			r.Status, r.Cause, r.Detail = hw.StatusFault, hw.CauseEngine, err.Error()
 			if fe, ok := err.(*core.FaultError); ok {
-				r.Cause, r.Detail = causeOf(fe.Cause), fe.Detail
+				r.Cause, r.Detail = order.CauseOf(fe.Cause), fe.Detail
 			}
 		case r.Done == c.run.count:
 			r.Status = hw.StatusDone

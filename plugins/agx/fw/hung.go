@@ -1,8 +1,6 @@
 package fw
 
 import (
-	"time"
-
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 	"github.com/gpuwm/gpuwm/plugins/engine"
@@ -13,7 +11,7 @@ import (
 // nothing runs.
 func (f *Firmware) startEngine(c *command, work engine.Dispatch, notify func()) (engine.Execution, error) {
 	rules, lost := f.meet(PointCommand, "", uint64(c.q.info.UUID))
-	x := &hung{clock: f.cfg.Clock, since: f.cfg.Clock.Now(), notify: notify}
+	x := engine.NewHang(f.cfg.Clock.Now, notify)
 	if lost {
 		return x, nil
 	}
@@ -25,7 +23,7 @@ func (f *Firmware) startEngine(c *command, work engine.Dispatch, notify func()) 
 			c.faultInfo, c.nobody = r.Action == FaultHangInfo, r.Action == FaultNobody
 			return x, nil
 		case FaultStuck:
-			return stuck{x}, nil
+			return engine.Stuck{Execution: x}, nil
 		case FaultSoft:
 			done := c.run.base
 			done.Status, done.Done = hw.StatusDone, c.run.count
@@ -55,37 +53,3 @@ func (f *Firmware) startEngine(c *command, work engine.Dispatch, notify func()) 
 	}
 	return exec, nil
 }
-
-// hung is an execution that reaches no end by itself.
-type hung struct {
-	clock  hw.Clock
-	since  time.Duration
-	notify func()
-	ended  bool
-	took   time.Duration
-}
-
-// Stop implements engine.Execution: it never comes to the end of a workgroup.
-func (h *hung) Stop() {}
-
-// Abort ends it, as a halt of the GPU does.
-func (h *hung) Abort() {
-	if !h.ended {
-		h.ended, h.took = true, h.clock.Now()-h.since
-		h.notify()
-	}
-}
-
-// Progress implements engine.Execution.
-func (h *hung) Progress() (uint64, time.Duration) {
-	if h.ended {
-		return 0, h.took
-	}
-	return 0, h.clock.Now() - h.since
-}
-
-// Result implements engine.Execution.
-func (h *hung) Result() engine.Result { return engine.Result{Executed: h.took} }
-
-// stuck can't be aborted either.
-type stuck struct{ engine.Execution }

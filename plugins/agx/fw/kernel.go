@@ -3,51 +3,10 @@ package fw
 import (
 	"slices"
 
-	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
-
-// kernelBytesMax bounds the kernels that are kept; beyond it all are dropped
-// and read again when needed.
-const kernelBytesMax = 64 << 20
-
-// kernelCache keeps kernels whose digest was verified, as copies: the host may
-// change its memory, a kernel under a digest never changes.
-type kernelCache struct {
-	held  map[kernelKey]core.Kernel
-	bytes int
-}
-
-// kernelKey names a verified kernel.
-type kernelKey struct {
-	digest core.Digest
-	format string
-}
-
-// kernel returns the kernel of a dispatch, verified. Errors are *accessError or
-// *core.FaultError.
-func (f *Firmware) kernel(d hw.Dispatch, memory reader) (core.Kernel, error) {
-	key := kernelKey{core.Digest(d.Digest), d.Format}
-	if k, ok := f.kernels.held[key]; ok && uint64(len(k.Code)) == d.KernelSize {
-		return k, nil
-	}
-	_, code, err := memory.read(d.KernelAddress, d.KernelSize)
-	if err != nil {
-		return core.Kernel{}, err
-	}
-	k := core.Kernel{Digest: key.digest, Format: d.Format, Code: slices.Clone(code)}
-	if core.DigestOf(k.Code) != k.Digest {
-		return core.Kernel{}, &core.FaultError{Cause: core.CauseKernel, Detail: "kernel in memory does not have its digest"}
-	}
-	if f.kernels.held == nil || f.kernels.bytes+len(k.Code) > kernelBytesMax {
-		f.kernels = kernelCache{held: map[kernelKey]core.Kernel{}}
-	}
-	f.kernels.held[key] = k
-	f.kernels.bytes += len(k.Code)
-	return k, nil
-}
 
 // space is an address space as the engine knows it.
 type space struct {

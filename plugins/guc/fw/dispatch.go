@@ -5,28 +5,11 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
-
-// kernelBytesMax bounds the kernels that are kept; beyond it all are dropped
-// and read again when needed.
-const kernelBytesMax = 64 << 20
-
-// kernelCache keeps kernels whose digest was verified, as copies: the host may
-// change its memory, a kernel under a digest never changes.
-type kernelCache struct {
-	held  map[kernelKey]core.Kernel
-	bytes int
-}
-
-// kernelKey names a verified kernel.
-type kernelKey struct {
-	digest core.Digest
-	format string
-}
 
 // startBatch starts the dispatch that a batch command names and reports whether
 // something now runs; a dispatch that is done already is passed over. Errors
@@ -74,12 +57,11 @@ func (f *Firmware) startBatch(in *instance, cmd abi.Command, dwords uint32) (boo
 		f.steps.Raise()
 	})
 	if err != nil {
-		var fe *core.FaultError
 		var u *unmapped
-		if !errors.As(err, &fe) && !errors.As(err, &u) {
-			err = &core.FaultError{Cause: core.CauseDevice, Detail: err.Error()}
+		if errors.As(err, &u) {
+			return false, err
 		}
-		return false, err
+		return false, order.FaultOf(err)
 	}
 	r.exec = exec
 	f.counters.Batches++
@@ -93,47 +75,21 @@ func (f *Firmware) startBatch(in *instance, cmd abi.Command, dwords uint32) (boo
 // wide joins the halves of a number in a trace.
 func wide(w []uint32) uint64 { return uint64(w[0]) | uint64(w[1])<<32 }
 
-// dispatch reads what a descriptor names and makes the engine's order for the
-// part of the range that is not done.
+// dispatch makes the engine's order for the part of the range that is not done.
 func (f *Firmware) dispatch(g *guContext, d hw.Dispatch, done uint64, memory reader) (engine.Dispatch, error) {
-	kernel, err := f.kernel(d, memory)
-	if err != nil {
-		return engine.Dispatch{}, err
-	}
 	visible := slices.DeleteFunc(slices.Clone(memory.space), func(m hw.Mapping) bool { return m.Private })
-	work := engine.Dispatch{
-		Kernel: kernel, Entry: d.Entry, Grid: d.Grid, Group: d.Group,
-		First: d.First + done, Count: d.Count - done,
-		Job: core.JobID(d.Job), Epoch: core.Epoch(d.Epoch),
+	work, err := f.kernels.Order(d, done, order.Memory{
+		Arena: f.cfg.Arena, Visible: visible,
+		Read: func(address, size uint64) ([]byte, error) {
+			_, b, err := memory.read(address, size)
+			return b, err
+		},
+		Unmapped: func(_ uint64, err error) error { return &unmapped{err} },
+	})
+	if err == nil {
+		work.Space = f.engineSpace(g, visible)
 	}
-	if d.ArgsCount > 0 {
-		_, slots, err := memory.read(d.ArgsAddress, uint64(d.ArgsCount)*hw.ArgSize)
-		if err != nil {
-			return engine.Dispatch{}, err
-		}
-		args, err := hw.DecodeArgs(slices.Clone(slots))
-		if err != nil {
-			return engine.Dispatch{}, err
-		}
-		for i, a := range args {
-			if a.Buffer {
-				if _, err := visible.Resolve(a.Bits, 1); err != nil {
-					return engine.Dispatch{}, &unmapped{fmt.Errorf("argument %d: %w", i, err)}
-				}
-			}
-			work.Args = append(work.Args, engine.Arg{Buffer: a.Buffer, Bits: a.Bits})
-		}
-	}
-	for _, m := range visible {
-		b, err := f.cfg.Arena.Bytes(m.Device, m.Size)
-		if err != nil {
-			return engine.Dispatch{}, &unmapped{err}
-		}
-		work.Segments = append(work.Segments, engine.Segment{
-			Address: m.Address, Size: m.Size, Bytes: b, File: f.cfg.Arena.Fd(), Offset: int64(m.Device)})
-	}
-	work.Space = f.engineSpace(g, visible)
-	return work, nil
+	return work, err
 }
 
 // engineSpace numbers the context's address space for the engine, anew when
@@ -148,29 +104,6 @@ func (f *Firmware) engineSpace(g *guContext, visible hw.Space) uint64 {
 	f.spaces++
 	g.space, g.segments = f.spaces, visible
 	return g.space
-}
-
-// kernel returns the kernel of a dispatch, verified. Errors are *unmapped or
-// *core.FaultError.
-func (f *Firmware) kernel(d hw.Dispatch, memory reader) (core.Kernel, error) {
-	key := kernelKey{core.Digest(d.Digest), d.Format}
-	if k, ok := f.kernels.held[key]; ok && uint64(len(k.Code)) == d.KernelSize {
-		return k, nil
-	}
-	_, code, err := memory.read(d.KernelAddress, d.KernelSize)
-	if err != nil {
-		return core.Kernel{}, err
-	}
-	k := core.Kernel{Digest: key.digest, Format: d.Format, Code: slices.Clone(code)}
-	if core.DigestOf(k.Code) != k.Digest {
-		return core.Kernel{}, &core.FaultError{Cause: core.CauseKernel, Detail: "kernel in memory does not have its digest"}
-	}
-	if f.kernels.held == nil || f.kernels.bytes+len(k.Code) > kernelBytesMax {
-		f.kernels = kernelCache{held: map[kernelKey]core.Kernel{}}
-	}
-	f.kernels.held[key] = k
-	f.kernels.bytes += len(k.Code)
-	return k, nil
 }
 
 // reader reads memory by the kind of address that a batch command uses.

@@ -8,6 +8,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // instance is one logical engine and what is on it.
@@ -247,15 +248,10 @@ func (f *Firmware) save(in *instance) {
 
 // progress is what the descriptor of a running dispatch should say now.
 func (f *Firmware) progress(in *instance) hw.Report {
-	r := in.run.base
 	if in.run.exec == nil {
-		return r
+		return in.run.base
 	}
-	workgroups, executed := in.run.exec.Progress()
-	r.Done += min(workgroups, in.run.count-r.Done)
-	r.Executed += workgroups
-	r.ExecutedTime += max(executed, 0)
-	return r
+	return order.Progress(in.run.base, in.run.count, in.run.exec)
 }
 
 // report writes a descriptor's firmware half; the address was checked when the
@@ -288,18 +284,13 @@ func (f *Firmware) finishEnded() bool {
 // finish takes in the result of an execution: the ring goes on, the context
 // leaves the engine, or it is at fault.
 func (f *Firmware) finish(in *instance) {
-	res := in.run.exec.Result()
-	r := f.progress(in)
-	r.Executed = max(r.Executed, in.run.base.Executed+res.Done)
-	r.Done = in.run.base.Done + min(res.Done, in.run.count-in.run.base.Done)
-	r.ExecutedTime = in.run.base.ExecutedTime + max(res.Executed, 0)
-	in.run.base = r
-	in.run.exec = nil
+	r, err := order.Settle(in.run.base, in.run.count, in.run.exec)
+	in.run.base, in.run.exec = r, nil
 	switch {
 	case in.aborting:
 		f.fault(in, hw.CauseHang, hangDetail)
-	case res.Err != nil:
-		f.engineFault(in, res.Err)
+	case err != nil:
+		f.engineFault(in, err)
 	case r.Done == in.run.count:
 		r.Status = hw.StatusDone
 		f.report(in, r)

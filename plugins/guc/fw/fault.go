@@ -4,8 +4,10 @@ import (
 	"errors"
 
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // hangDetail is what the descriptor says of a context that did not leave.
@@ -28,25 +30,10 @@ func (f *Firmware) faultError(in *instance, err error) {
 	case errors.As(err, &u):
 		f.catError(in, err.Error())
 	case errors.As(err, &fe):
-		f.fault(in, causeOf(fe.Cause), fe.Detail)
+		f.fault(in, order.CauseOf(fe.Cause), fe.Detail)
 	default:
 		f.fault(in, hw.CauseDescriptor, err.Error())
 	}
-}
-
-// causeOf translates the cause of an engine's fault.
-func causeOf(c core.Cause) hw.Cause {
-	switch c {
-	case core.CauseTrap:
-		return hw.CauseTrap
-	case core.CauseMemory:
-		return hw.CauseMemory
-	case core.CauseHang:
-		return hw.CauseHang
-	case core.CauseKernel:
-		return hw.CauseKernel
-	}
-	return hw.CauseEngine
 }
 
 // fault resets the engine under a context that misbehaved: descriptor, 0x8002,
@@ -98,17 +85,9 @@ func (f *Firmware) afterReset(g *guContext) {
 
 // engineFault ends a context whose execution or start failed in the engine.
 func (f *Firmware) engineFault(in *instance, err error) {
-	var fe *core.FaultError
-	if errors.As(err, &fe) {
-		f.fault(in, causeOf(fe.Cause), fe.Detail)
-		return
-	}
-	f.fault(in, hw.CauseEngine, err.Error())
+	fe := order.FaultOf(err)
+	f.fault(in, order.CauseOf(fe.Cause), fe.Detail)
 }
-
-// aborter is what an execution implements that can be ended in the middle of a
-// workgroup. An engine on a CPU cannot do that.
-type aborter interface{ Abort() }
 
 // force resets an engine whose context did not leave in time.
 func (f *Firmware) force(in *instance) {
@@ -120,7 +99,7 @@ func (f *Firmware) force(in *instance) {
 	if lost {
 		return
 	}
-	a, ok := in.run.exec.(aborter)
+	a, ok := in.run.exec.(engine.Aborter)
 	if !ok || len(rules) > 0 {
 		f.engineFailed(in)
 		return

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // Firmware is one emulated GuC with its engines. All methods but Wake and
@@ -31,7 +32,7 @@ type Firmware struct {
 	contexts map[abi.GUCID]*guContext
 	classes  []*engineClass
 	spaces   uint64
-	kernels  kernelCache
+	kernels  order.Kernels
 	injected injected
 	// noEngineReset is the global flag: a context that will not preempt stays.
 	noEngineReset bool

@@ -6,6 +6,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // phase is what the firmware as a whole does.
@@ -177,7 +178,7 @@ func (f *Firmware) Reload(e engine.Engine) {
 	if e != nil {
 		f.stopAll(true)
 		f.cfg.Engine = e
-		f.kernels = kernelCache{}
+		f.kernels = order.Kernels{}
 		for _, g := range f.contexts {
 			g.space, g.on = 0, nil
 		}

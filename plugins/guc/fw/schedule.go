@@ -3,6 +3,7 @@ package fw
 import (
 	"time"
 
+	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 )
 
@@ -200,7 +201,7 @@ func (f *Firmware) stopAll(abort bool) {
 			}
 			in.g = nil
 			in.run.exec.Stop()
-			if a, ok := in.run.exec.(aborter); ok && abort {
+			if a, ok := in.run.exec.(engine.Aborter); ok && abort {
 				a.Abort()
 			}
 		}

@@ -6,10 +6,10 @@ import (
 	"math/bits"
 	"slices"
 
-	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // dispatch is one RUN_COMPUTE between its issue and its end.
@@ -193,65 +193,26 @@ func (d *dispatch) tasks() uint64 {
 	return (left + task - 1) / task
 }
 
-// kernelBytesMax bounds the kernels that are kept; beyond it all are dropped
-// and read again when needed.
-const kernelBytesMax = 64 << 20
-
-// kernelCache keeps kernels whose digest was verified, as copies: the host may
-// change its memory, a kernel under a digest never changes.
-type kernelCache struct {
-	held  map[kernelKey]core.Kernel
-	bytes int
-}
-
-type kernelKey struct {
-	digest core.Digest
-	format string
-}
-
-// order makes the engine's order for the part of the range that is not done.
+// orderOf makes the engine's order for the part of the range that is not done.
 // Errors are *access, *core.FaultError, or say what is malformed.
 func (f *Firmware) orderOf(d *dispatch) (engine.Dispatch, error) {
-	g := d.s.g
-	kernel, err := f.kernel(d)
+	as := d.s.g.as
+	a := &f.as[as]
+	work, err := f.kernels.Order(d.work, d.next, order.Memory{
+		Arena: f.cfg.Arena, Visible: a.visible,
+		Read: func(address, size uint64) ([]byte, error) {
+			at, err := f.translate(as, address, size, abi.AccessRead)
+			if err != nil {
+				return nil, err
+			}
+			return f.cfg.Arena.Bytes(at, size)
+		},
+		Unmapped: func(address uint64, _ error) error {
+			return &access{exception: abi.ExceptionTranslationPage, kind: abi.AccessRead, as: as, address: address}
+		},
+	})
 	if err != nil {
 		return engine.Dispatch{}, err
-	}
-	work := engine.Dispatch{
-		Kernel: kernel, Entry: d.work.Entry, Grid: d.work.Grid, Group: d.work.Group,
-		First: d.work.First + d.next, Count: d.work.Count - d.next,
-		Job: core.JobID(d.work.Job), Epoch: core.Epoch(d.work.Epoch),
-	}
-	a := &f.as[g.as]
-	if d.work.ArgsCount > 0 {
-		at, err := f.translate(g.as, d.work.ArgsAddress, uint64(d.work.ArgsCount)*hw.ArgSize, abi.AccessRead)
-		if err != nil {
-			return engine.Dispatch{}, err
-		}
-		b, err := f.cfg.Arena.Bytes(at, uint64(d.work.ArgsCount)*hw.ArgSize)
-		if err != nil {
-			return engine.Dispatch{}, err
-		}
-		args, err := hw.DecodeArgs(slices.Clone(b))
-		if err != nil {
-			return engine.Dispatch{}, err
-		}
-		for _, arg := range args {
-			if arg.Buffer {
-				if _, err := a.visible.Resolve(arg.Bits, 1); err != nil {
-					return engine.Dispatch{}, &access{exception: abi.ExceptionTranslationPage, kind: abi.AccessRead, as: g.as, address: arg.Bits}
-				}
-			}
-			work.Args = append(work.Args, engine.Arg{Buffer: arg.Buffer, Bits: arg.Bits})
-		}
-	}
-	for _, m := range a.visible {
-		b, err := f.cfg.Arena.Bytes(m.Device, m.Size)
-		if err != nil {
-			return engine.Dispatch{}, err
-		}
-		work.Segments = append(work.Segments, engine.Segment{
-			Address: m.Address, Size: m.Size, Bytes: b, File: f.cfg.Arena.Fd(), Offset: int64(m.Device)})
 	}
 	if a.number == 0 {
 		f.spaces++
@@ -259,30 +220,4 @@ func (f *Firmware) orderOf(d *dispatch) (engine.Dispatch, error) {
 	}
 	work.Space = a.number
 	return work, nil
-}
-
-// kernel returns the kernel of a dispatch, verified. Errors are *access or *core.FaultError.
-func (f *Firmware) kernel(d *dispatch) (core.Kernel, error) {
-	key := kernelKey{core.Digest(d.work.Digest), d.work.Format}
-	if k, ok := f.kernels.held[key]; ok && uint64(len(k.Code)) == d.work.KernelSize {
-		return k, nil
-	}
-	at, err := f.translate(d.s.g.as, d.work.KernelAddress, d.work.KernelSize, abi.AccessRead)
-	if err != nil {
-		return core.Kernel{}, err
-	}
-	code, err := f.cfg.Arena.Bytes(at, d.work.KernelSize)
-	if err != nil {
-		return core.Kernel{}, err
-	}
-	k := core.Kernel{Digest: key.digest, Format: d.work.Format, Code: slices.Clone(code)}
-	if core.DigestOf(k.Code) != k.Digest {
-		return core.Kernel{}, &core.FaultError{Cause: core.CauseKernel, Detail: "kernel in memory does not have its digest"}
-	}
-	if f.kernels.held == nil || f.kernels.bytes+len(k.Code) > kernelBytesMax {
-		f.kernels = kernelCache{held: map[kernelKey]core.Kernel{}}
-	}
-	f.kernels.held[key] = k
-	f.kernels.bytes += len(k.Code)
-	return k, nil
 }

@@ -31,9 +31,6 @@ type run struct {
 	sampleAt, rotateAt time.Duration
 }
 
-// aborter is an execution that can be ended at once, as a reset does.
-type aborter interface{ Abort() }
-
 // stop asks an execution to end at the next workgroup.
 func (r *run) stop() {
 	if !r.stopped {
@@ -45,7 +42,7 @@ func (r *run) stop() {
 // abort ends an execution at once if the engine can, at the next workgroup otherwise.
 func (r *run) abort() {
 	r.stop()
-	if a, ok := r.exec.(aborter); ok {
+	if a, ok := r.exec.(engine.Aborter); ok {
 		a.Abort()
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // begin starts a dispatch on the engine.
@@ -55,7 +56,7 @@ func (f *Firmware) beginFailed(d *dispatch, err error) bool {
 	var fe *core.FaultError
 	switch {
 	case errors.As(err, &fe):
-		f.finishFault(d, causeOf(fe.Cause), fe.Detail)
+		f.finishFault(d, order.CauseOf(fe.Cause), fe.Detail)
 		s.engineFault(fe)
 	case errors.Is(err, hw.ErrInvalid):
 		f.finishFault(d, hw.CauseDescriptor, err.Error())
@@ -94,28 +95,4 @@ func (s *stream) engineFault(fe *core.FaultError) {
 	default:
 		s.fatal(abi.ExceptionEndpoint, 0)
 	}
-}
-
-// causeOf translates the cause of an engine's fault.
-func causeOf(c core.Cause) hw.Cause {
-	switch c {
-	case core.CauseTrap:
-		return hw.CauseTrap
-	case core.CauseMemory:
-		return hw.CauseMemory
-	case core.CauseHang:
-		return hw.CauseHang
-	case core.CauseKernel:
-		return hw.CauseKernel
-	}
-	return hw.CauseEngine
-}
-
-// faultOf is an engine's error as a fault; one that blames nobody is the device's.
-func faultOf(err error) *core.FaultError {
-	var fe *core.FaultError
-	if errors.As(err, &fe) {
-		return fe
-	}
-	return &core.FaultError{Cause: core.CauseDevice, Detail: err.Error()}
 }

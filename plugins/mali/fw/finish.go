@@ -7,6 +7,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // finishEnded takes in the executions that have ended, and shows how far the
@@ -20,31 +21,17 @@ func (f *Firmware) finishEnded() bool {
 			worked = true
 		} else if now >= r.sampleAt {
 			r.sampleAt = now + f.cfg.SampleInterval
-			p := r.progress()
+			p := order.Progress(r.base, r.count, r.exec)
 			_ = hw.WriteProgress(f.cfg.Arena, r.at, p.Done, p.Executed, p.ExecutedTime)
 		}
 	}
 	return worked
 }
 
-// progress is what the descriptor of a running dispatch should say now.
-func (r *run) progress() hw.Report {
-	p := r.base
-	workgroups, executed := r.exec.Progress()
-	p.Done += min(workgroups, r.count-p.Done)
-	p.Executed += workgroups
-	p.ExecutedTime += max(executed, 0)
-	return p
-}
-
 // finish takes in the result of an execution: the dispatch is done, goes on
 // later, or is at fault.
 func (f *Firmware) finish(r *run) {
-	res := r.exec.Result()
-	p := r.progress()
-	p.Executed = max(p.Executed, r.base.Executed+res.Done)
-	p.Done = r.base.Done + min(res.Done, r.count-r.base.Done)
-	p.ExecutedTime = r.base.ExecutedTime + max(res.Executed, 0)
+	p, err := order.Settle(r.base, r.count, r.exec)
 	if r.forget {
 		f.cfg.Engine.Forget(r.space)
 	}
@@ -62,9 +49,9 @@ func (f *Firmware) finish(r *run) {
 	s := d.s
 	s.g.progressed(f.now())
 	switch {
-	case res.Err != nil:
-		fe := faultOf(res.Err)
-		f.finishFault(d, causeOf(fe.Cause), fe.Detail)
+	case err != nil:
+		fe := order.FaultOf(err)
+		f.finishFault(d, order.CauseOf(fe.Cause), fe.Detail)
 		s.engineFault(fe)
 	case p.Done == r.count:
 		d.base.Status = hw.StatusDone

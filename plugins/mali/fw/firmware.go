@@ -7,6 +7,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
+	"github.com/gpuwm/gpuwm/plugins/order"
 )
 
 // Firmware is one emulated device: MCU with its firmware, MMU, streams and
@@ -25,7 +26,7 @@ type Firmware struct {
 	runs    []*run
 	orders  uint64
 	spaces  uint64
-	kernels kernelCache
+	kernels order.Kernels
 	l2      []dirty
 
 	// syncs counts sync objects written by the device; blocked waits look when it moved.

@@ -145,7 +145,7 @@ func (s *stream) injectInstruction(i abi.Instruction, at uint64) bool {
 // startEngine starts a dispatch on the engine, or what the plan makes of it.
 func (f *Firmware) startEngine(s *stream, work engine.Dispatch, notify func()) (engine.Execution, error) {
 	rules, lost := f.meet(PointRun, "", s.id())
-	x := &hung{clock: f.cfg.Clock, since: f.now(), notify: notify}
+	x := engine.NewHang(f.cfg.Clock.Now, notify)
 	if lost {
 		return x, nil
 	}
@@ -154,7 +154,7 @@ func (f *Firmware) startEngine(s *stream, work engine.Dispatch, notify func()) (
 		case FaultHang:
 			return x, nil
 		case FaultStuck:
-			return stuck{x}, nil
+			return engine.Stuck{Execution: x}, nil
 		case FaultTrap:
 			return nil, &core.FaultError{Cause: core.CauseTrap, Detail: "injected trap"}
 		case FaultMMU:
@@ -163,37 +163,3 @@ func (f *Firmware) startEngine(s *stream, work engine.Dispatch, notify func()) (
 	}
 	return f.cfg.Engine.Start(work, notify)
 }
-
-// hung is an execution that reaches no end by itself.
-type hung struct {
-	clock  hw.Clock
-	since  time.Duration
-	notify func()
-	ended  bool
-	took   time.Duration
-}
-
-// Stop implements engine.Execution: it never comes to the end of a workgroup.
-func (h *hung) Stop() {}
-
-// Abort ends it, as a reset does.
-func (h *hung) Abort() {
-	if !h.ended {
-		h.ended, h.took = true, h.clock.Now()-h.since
-		h.notify()
-	}
-}
-
-// Progress implements engine.Execution.
-func (h *hung) Progress() (uint64, time.Duration) {
-	if h.ended {
-		return 0, h.took
-	}
-	return 0, h.clock.Now() - h.since
-}
-
-// Result implements engine.Execution.
-func (h *hung) Result() engine.Result { return engine.Result{Executed: h.took} }
-
-// stuck can't be aborted either.
-type stuck struct{ engine.Execution }
