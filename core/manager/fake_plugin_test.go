@@ -15,8 +15,12 @@ import (
 // workgroupTime is what one workgroup takes, in virtual time.
 const workgroupTime = time.Millisecond
 
-// imageWait is how long the plugin waits for the image of a create command.
-const imageWait = 60 * time.Second
+// imageWait is how long the plugin waits for the image of a create command,
+// suspendCost what it says that every suspend took.
+const (
+	imageWait   = 60 * time.Second
+	suspendCost = 7 * time.Millisecond
+)
 
 // machine is where plugin processes live; it survives managers.
 type machine struct {
@@ -283,6 +287,7 @@ func (p *process) carryOut(d *simulated, c *core.Command) bool {
 		switch c.Message {
 		case core.MessageSuspend:
 			h.suspended = true
+			ev.Cost = suspendCost
 		case core.MessageResume:
 			h.suspended = false
 		}

@@ -3,6 +3,7 @@ package manager
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/core/sched"
@@ -15,13 +16,21 @@ func sentence(format string, args ...any) string {
 	}), " ")
 }
 
-// logReport tells what a plugin reports and no notice does.
+// logReport tells what a plugin reports and no notice does: that a job began, and
+// what a suspend cost. Both are for whoever looks closely.
 func (d *device) logReport(ev *core.BackendEvent) {
-	if ev.Kind != core.EventStarted || !d.log.IsDebug() {
+	if !d.log.IsDebug() {
 		return
 	}
-	if r := d.records[ev.Entity]; r != nil && r.byID[ev.Job] != nil {
+	r := d.records[ev.Entity]
+	if r == nil {
+		return
+	}
+	switch {
+	case ev.Kind == core.EventStarted && r.byID[ev.Job] != nil:
 		d.log.Debug("job started", "entity", r.spec.Name, "job", r.byID[ev.Job].spec.Name, "epoch", ev.Epoch)
+	case ev.Kind == core.EventMessageDone && ev.Cost > 0: // Of all messages only a suspend has one.
+		d.log.Debug("entity off device", "entity", r.spec.Name, "epoch", ev.Epoch, "took", ev.Cost.Round(time.Microsecond))
 	}
 }
 

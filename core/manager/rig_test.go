@@ -22,6 +22,7 @@ type rig struct {
 	manager *manager.Manager
 	devices []core.DeviceSpec
 	sched   sched.Config
+	log     hclog.Logger
 	// wants are the jobs and their workgroups.
 	wants map[string]uint64
 }
@@ -35,6 +36,7 @@ func bubble(t *testing.T, f func(t *testing.T, r *rig)) {
 			t: t, wants: map[string]uint64{},
 			machine: &machine{disk: newDisk(), processes: map[string]*process{}, ran: map[core.JobID]uint64{}, credits: 8},
 			devices: []core.DeviceSpec{{Name: "d0", Backend: "fake", Engine: "test"}},
+			log:     hclog.NewNullLogger(),
 			sched:   sched.Config{Retry: 100 * time.Millisecond, Answer: 2 * time.Minute},
 		}
 		r.start(nil)
@@ -59,7 +61,7 @@ func (r *rig) start(hold func(*core.EntityRecord) bool) {
 	r.store = &storeView{disk: r.disk}
 	r.manager = manager.New(manager.Config{
 		Store: r.store, Images: imagesView{r.disk}, Launcher: launcherView{r.machine, r.store},
-		Output: r.disk.output, Log: hclog.NewNullLogger(), Devices: r.devices, Sched: r.sched,
+		Output: r.disk.output, Log: r.log, Devices: r.devices, Sched: r.sched,
 	})
 	if err := r.manager.Start(r.t.Context(), hold); err != nil {
 		r.t.Fatalf("start: %v", err)
