@@ -55,7 +55,7 @@ func TestOptionsOfBackends(t *testing.T) {
 		{"guc", "slice: 20ms", `device "d": backend guc has no option "slice"`},
 		{"agx", "slice: 20", `slice: "20" has no unit`},
 		{"agx", "slice: 11s", "slice: must be at most 10s"},
-		{"agx", "firmware: 14", "firmware: must be one of 12.3, 13.5"},
+		{"agx", "firmware: 14", "firmware: must be one of 12.3, 13.5, this is 14"},
 		{"agx", "firmware: best", `firmware: unknown word "best"`},
 	} {
 		if _, err := optionsFile(t, c.backend, c.options); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -26,11 +26,14 @@ func (d *decoder) decodeScalar(n *yaml.Node, s *shape, what string, v *value) bo
 func (d *decoder) decodeText(n *yaml.Node, s *shape, what string, v *value) bool {
 	// A word may look like a number: 13.5.
 	if n.ShortTag() != "!!str" && (s.kind != kindWord || !slices.Contains(s.words, n.Value)) {
-		hint := ""
-		if s.kind != kindWord {
+		hint, is := "", describe(n)
+		switch {
+		case s.kind != kindWord:
 			hint = fmt.Sprintf("quote it if it is meant as text: %q", shorten(n.Value))
+		case is == "a number":
+			is = shorten(n.Value) // Some words are numbers too.
 		}
-		d.add(n, hint, "%s: must be %s, this is %s", what, s.wants(), describe(n))
+		d.add(n, hint, "%s: must be %s, this is %s", what, s.wants(), is)
 		return false
 	}
 	v.text = n.Value
