@@ -10,11 +10,14 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/rig"
 )
 
-// stressRounds is how many clients come and go.
-const stressRounds = 3000
+// stressRounds is how often clients come and go, stressClients how many each time.
+const (
+	stressRounds  = 2000
+	stressClients = 10
+)
 
-// TestClientsComeAndGo starts a client every 0.1 s and kills each after 50 ms, whatever it does by
-// then, ten at a time and thousands in all, while one works on beside them that must not notice.
+// TestClientsComeAndGo starts ten clients every 0.1 s and kills them after 50 ms, whatever they do by
+// then, thousands of times, while one works on beside them that must not notice.
 func TestClientsComeAndGo(t *testing.T) {
 	w := testWorld(t, setup{})
 	w.Light = true
@@ -28,9 +31,9 @@ func TestClientsComeAndGo(t *testing.T) {
 	goroutines := runtime.NumGoroutine()
 	next := core.JobID(1)
 	var idle, after = w.driver.State(), w.driver.State()
-	for round := range stressRounds / 10 {
+	for round := range stressRounds {
 		var clients []*rig.Life
-		for range 10 {
+		for range stressClients {
 			l := w.Create("client", nil)
 			clients = append(clients, l)
 			for range 1 + random.IntN(3) {

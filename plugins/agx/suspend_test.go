@@ -109,7 +109,7 @@ func TestSuspendOfTheWeak(t *testing.T) {
 }
 
 // BenchmarkSuspend prints what a suspend takes in virtual time, alone and beside
-// others: p50 and the worst of all.
+// others: p50 and the worst of all, and the p50 as a share of its budget.
 func BenchmarkSuspend(b *testing.B) {
 	for _, slice := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond} {
 		for _, others := range []int{0, 3} {
@@ -122,6 +122,7 @@ func BenchmarkSuspend(b *testing.B) {
 				w.Light = true
 				took := suspends(b, w, max(b.N, 100), others, "workgroup=1ms cores=4")
 				b.ReportMetric(float64(took[len(took)/2])/float64(time.Millisecond), "ms-p50")
+				b.ReportMetric(float64(took[len(took)/2])/float64(slice+suspendBudget), "x-budget")
 				b.ReportMetric(float64(took[len(took)-1])/float64(time.Millisecond), "ms-worst")
 				b.ReportMetric(float64(slice+suspendBudget)/float64(time.Millisecond), "ms-budget")
 			})
