@@ -3,6 +3,7 @@ package agx
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,6 +69,59 @@ func TestOneKickHasSixtyFour(t *testing.T) {
 	w.Still = false
 	w.Until("all", a.Over)
 	w.law.quiet()
+}
+
+// TestPipeFull: a pipe that the firmware does not read is never overwritten. What found no room is told when there is some,
+// and a pipe or a mailbox that stays full ends the device.
+func TestPipeFull(t *testing.T) {
+	for _, c := range []struct {
+		plan   string
+		mute   bool
+		failed string
+	}{{}, {plan: "pipe nth=4 freeze", failed: "pipe 2 is full for 1s"}, {mute: true, failed: "mailbox is full for 1s"}} {
+		w := testWorld(t, setup{plan: c.plan, driver: func(c *driver.Config) { c.Credits = 200 }})
+		w.Light = true
+		var lives []*rig.Life
+		next := core.JobID(0)
+		run := func(l *rig.Life) {
+			next++
+			w.OK(l.Run(background, w.Job(next, 1, "workgroup=10us")))
+		}
+		for range 3 {
+			l := w.Create("e", nil)
+			lives = append(lives, l)
+			run(l)
+			w.Until("the first job", l.Over) // It is known what one takes.
+		}
+		kicks := w.firmware.Counters().Kicks
+		w.Mute, w.Still = c.plan == "", true
+		for range 120 {
+			for _, l := range lives {
+				run(l)
+			}
+		}
+		w.Mute, w.Still = c.mute, false
+		if c.failed != "" {
+			w.Run(1500 * time.Millisecond)
+			if len(w.Failed) != 1 || !strings.Contains(w.Failed[0].Error(), c.failed) {
+				t.Errorf("failed %v, want %q", w.Failed, c.failed)
+			}
+			continue
+		}
+		w.Until("all jobs", func() bool { return lives[0].Over() && lives[1].Over() && lives[2].Over() })
+		if got := w.firmware.Counters().Kicks - kicks; got < abi.RingEntries-1 || got > abi.RingEntries+10 {
+			t.Errorf("%d messages for 360 commands in a pipe of %d", got, abi.RingEntries)
+		}
+		done := make([]uint64, 121)
+		for i := range done {
+			done[i] = 1
+		}
+		for _, l := range lives {
+			w.Check(l, done...)
+			w.OK(l.Destroy(background))
+		}
+		w.law.quiet()
+	}
 }
 
 // TestShallow: whatever the depth, the rings hold no more time than the slice target.

@@ -52,13 +52,13 @@ var rows = []row{
 	{name: "duplicate-fault", failure: "7: the same fault event twice", reaction: "the second one finds no halt: logged and dropped",
 		plan: "command id=2 nth=5 fault; event/Fault duplicate", halts: 1, guilty: []string{"a"}},
 	{name: "never-halts", failure: "8: halted is never set", reaction: "100 ms, then the device is given up; what is known of the guilty is said", plan: "command id=2 nth=5 fault; halt never-halts",
-		failed: true, guilty: []string{"a"}},
-	{name: "stuck", failure: "8: nothing takes the command off the GPU", reaction: "the same", plan: "command id=2 nth=5 stuck", failed: true, guilty: []string{"a"}},
+		failed: "does not halt in 100ms", guilty: []string{"a"}},
+	{name: "stuck", failure: "8: nothing takes the command off the GPU", reaction: "the same", plan: "command id=2 nth=5 stuck", failed: "does not halt in 100ms", guilty: []string{"a"}},
 	{name: "ignores-resume", failure: "9: resume is ignored", reaction: "written three times for 100 ms each, then the device is given up", plan: "command id=2 nth=5 fault; halt ignore-resume",
-		failed: true, guilty: []string{"a"}},
+		failed: "does not resume, told 3 times", guilty: []string{"a"}},
 	{name: "second-fault", failure: "9: another fault during the recovery", reaction: "one more recovery", plan: "command id=2 nth=5 fault; halt again", halts: 2, guilty: []string{"a"}},
 	{name: "faults-without-end", failure: "9: one fault after the other", reaction: "after a bounded number without a command that ends well between them the device is given up",
-		plan: "command times=always fault", failed: true, run: func(s *scene) {
+		plan: "command times=always fault", failed: "halts in a row", run: func(s *scene) {
 			for i := range 100 {
 				if len(s.Failed) > 0 {
 					break
@@ -70,21 +70,21 @@ var rows = []row{
 				l.Lost = nil
 			}
 		}},
-	{name: "crash-before-init", failure: "10: crash before Init", reaction: "a clean error of the start", plan: "init crash", failed: true, down: true},
+	{name: "crash-before-init", failure: "10: crash before Init", reaction: "a clean error of the start", plan: "init crash", failed: "firmware crashed: \"injected at init\"", down: true},
 	{name: "crash", failure: "10: crash while jobs run", reaction: "the device is given up, all its entities are victims of that, the crash log says why; the process is replaced",
-		plan: "command id=2 nth=5 crash", failed: true, run: func(s *scene) {
+		plan: "command id=2 nth=5 crash", failed: "firmware crashed: \"injected at command\"", run: func(s *scene) {
 			s.start()
 			s.settled()
 			if err := s.c.Run(background, s.Job(9, 1, "workgroup=1ms")); err == nil {
 				s.t.Error("a dead device took work")
 			}
 		}},
-	{name: "crash-in-recovery", failure: "10: crash during a recovery", reaction: "the same; who was found guilty before is said to be", plan: "command id=2 nth=5 fault; halt crash", failed: true},
-	{name: "silent-death", failure: "10: death without a word", reaction: "nothing moves for 1 s, a flush is not consumed in another: the device is given up", plan: "command id=2 nth=5 mute", failed: true},
-	{name: "hello-version", failure: "12: HELLO of another version", reaction: "a clean error of the start", plan: "management/HELLO version=10", failed: true, down: true},
-	{name: "no-hello", failure: "12: no HELLO", reaction: "after 5 s an error that names what was awaited", plan: "management/HELLO drop", failed: true, down: true},
-	{name: "no-gpu", failure: "12: EPMAP without the GPU's endpoints", reaction: "a clean error of the start", plan: "management/EPMAP nth=2 no-gpu", failed: true, down: true},
-	{name: "init-lost", failure: "12: Init is lost", reaction: "after 5 s an error that names what was awaited", plan: "init drop", failed: true, down: true},
+	{name: "crash-in-recovery", failure: "10: crash during a recovery", reaction: "the same; who was found guilty before is said to be", plan: "command id=2 nth=5 fault; halt crash", failed: "firmware crashed: \"injected at halt\""},
+	{name: "silent-death", failure: "10: death without a word", reaction: "nothing moves for 1 s, a flush is not consumed in another: the device is given up", plan: "command id=2 nth=5 mute", failed: "DestroyContext not consumed in 1s"},
+	{name: "hello-version", failure: "12: HELLO of another version", reaction: "a clean error of the start", plan: "management/HELLO version=10", failed: "speaks RTKit 10 to 10", down: true},
+	{name: "no-hello", failure: "12: no HELLO", reaction: "after 5 s an error that names what was awaited", plan: "management/HELLO drop", failed: "no HELLO in 5s", down: true},
+	{name: "no-gpu", failure: "12: EPMAP without the GPU's endpoints", reaction: "a clean error of the start", plan: "management/EPMAP nth=2 no-gpu", failed: "no GPU endpoints", down: true},
+	{name: "init-lost", failure: "12: Init is lost", reaction: "Initialize is not consumed: after 1 s an error that says so", plan: "init drop", failed: "Initialize not consumed in 1s", down: true},
 	{name: "flags-lost", failure: "13: Flags are lost", reaction: "the stamps are looked at anyway, eight times in a slice", plan: "event/Flag times=always drop"},
 	{name: "interrupts-lost", failure: "13: the message to look is lost", reaction: "the same", plan: "rx times=always drop"},
 	{name: "flag-twice", failure: "14: Flag twice", reaction: "nothing new is found", plan: "event/Flag times=always duplicate"},
@@ -98,10 +98,10 @@ var rows = []row{
 		s.settled()
 	}},
 	{name: "events-late", failure: "17: Flags come late", reaction: "the poll sees the stamps, the late Flags nothing new", plan: "event/Flag times=always delay=20ms"},
-	{name: "pipe-frozen", failure: "18: kicks are not taken", reaction: "kicked again after 2 s, three times, then the device is given up: nothing is overwritten", plan: "pipe nth=6 freeze", failed: true},
+	{name: "pipe-frozen", failure: "18: kicks are not taken", reaction: "kicked again after 2 s, three times, then the device is given up: nothing is overwritten", plan: "pipe nth=6 freeze", failed: "blocked: job 1 does not execute, kicked 3 times"},
 	{name: "pipe-slow", failure: "18: kicks are not taken for a while", reaction: "waited for", plan: "pipe nth=6 freeze=500ms"},
 	{name: "kick-lost", failure: "18: a kick is lost", reaction: "the next one, or a repeat after 2 s, says the same and more", plan: "pipe nth=6 drop"},
-	{name: "control-frozen", failure: "19: device control is not consumed", reaction: "after 1 s the device is given up", plan: "device-control/DestroyContext freeze", failed: true, run: func(s *scene) {
+	{name: "control-frozen", failure: "19: device control is not consumed", reaction: "after 1 s the device is given up", plan: "device-control/DestroyContext freeze", failed: "DestroyContext not consumed in 1s", run: func(s *scene) {
 		s.start()
 		s.settled()
 		if err := s.a.Destroy(background); err == nil {
@@ -123,8 +123,8 @@ var rows = []row{
 	{name: "channel-aborted", failure: "21: ChannelError, aborted", reaction: "the same, trap", plan: "command id=2 nth=5 channel-error=2", guilty: []string{"a"}, cause: core.CauseTrap},
 	{name: "channel-unknown", failure: "21: ChannelError, unknown", reaction: "the same, trap", plan: "command id=2 nth=5 channel-error=3", guilty: []string{"a"}, cause: core.CauseTrap},
 	{name: "channel-event-lost", failure: "21: a ChannelError is lost", reaction: "the descriptor says that the work faulted, and nothing comes: after 2 s the device is given up, with the guilty named",
-		plan: "command id=2 nth=5 channel-error=1; event/ChannelError drop", failed: true},
-	{name: "blocked", failure: "22: a queue is blocked and nobody says by what", reaction: "kicked again three times, reported as blocked and not as hung; the driver puts no barrier into a ring", plan: "pipe times=always drop", failed: true},
+		plan: "command id=2 nth=5 channel-error=1; event/ChannelError drop", failed: "neither halts nor retires a command that faulted"},
+	{name: "blocked", failure: "22: a queue is blocked and nobody says by what", reaction: "kicked again three times, reported as blocked and not as hung; the driver puts no barrier into a ring", plan: "pipe times=always drop", failed: "blocked: job 1 does not execute, kicked 3 times"},
 	{name: "last-touch", failure: "25: the firmware touches its last command again", reaction: "it is kept until the next one is retired, or the context destroyed", plan: "retired times=always touch=20ms"},
 	{name: "unknown-event", failure: "26: unknown event", reaction: "logged and dropped", plan: "event/Flag type=99", warned: "firmware event malformed"},
 	{name: "log-index", failure: "26: log index out of range", reaction: "logged and dropped", plan: "log index=256", warned: "firmware log index unknown"},
@@ -137,7 +137,7 @@ var rows = []row{
 			s.World.Run(time.Duration(1500+i*100) * time.Microsecond)
 		}
 	}},
-	{name: "mailbox-full", failure: "the mailbox is full and nothing takes from it", reaction: "after 1 s the device is given up", failed: true, run: func(s *scene) {
+	{name: "mailbox-mute", failure: "nothing takes from the mailbox any more", reaction: "as a death without a word: nothing moves for 1 s, a flush is not consumed in another", failed: "DestroyContext not consumed in 1s", run: func(s *scene) {
 		s.start()
 		s.World.Run(100 * time.Millisecond)
 		s.Mute = true
@@ -155,6 +155,8 @@ var elsewhere = []struct{ failure, reaction, test string }{
 	{"11: initdata of another version", "the firmware crashes with its reason, and the start fails with it", "TestOtherFirmware"},
 	{"16: stamps wrap", "compared by signed difference; every device starts just before the wrap", "TestStampsWrap"},
 	{"17: many completions in one Flag", "all are found at one look, and reported as \"everything up to here\"", "TestManyCommands"},
+	{"18: a pipe is full", "nothing is overwritten; what found no room is told later, and after 1 s the device is given up", "TestPipeFull"},
+	{"the mailbox is full and nothing takes from it", "after 1 s the device is given up", "TestPipeFull"},
 	{"23: out of event slots and VM slots", "who has waited longest is next; nobody else is kicked before it, so that slots come back", "TestThousandEntities"},
 	{"24: private memory used again without a flush", "a garbage list; the firmware's checker is read after every step of every test", "TestGarbage"},
 	{"24: the checker itself", "it sees a flush that did nothing", "TestCheckerCatches"},
