@@ -197,9 +197,13 @@ func TestFailuresInDocs(t *testing.T) {
 	embed(t, "failures", b.String())
 }
 
-// existsTest checks that a test that the page names is there.
+// existsTest checks that a test that the page names is there, and the row of one that is in the table.
 func existsTest(t *testing.T, name string) {
 	t.Helper()
+	name, sub, isRow := strings.Cut(name, "/")
+	if isRow && !slices.ContainsFunc(rows, func(r row) bool { return r.name == sub }) {
+		t.Errorf("there is no row %s of %s", sub, name)
+	}
 	files, err := os.ReadDir(".")
 	if err != nil {
 		t.Fatal(err)

@@ -19,15 +19,15 @@ var troubles = []struct{ trouble, solution, test string }{
 	{"one fence context per queue, halves that end out of order", "there is only the compute half: a queue's commands end in order, and so do an entity's jobs", "TestLifeOfJobs"},
 	{"completion is a counter with coalesced notice", "every command up to the stamp is looked at, in order, and several jobs are reported at once", "TestManyCommands"},
 	{"a threshold raised too early held back the event that was waited for", "it is raised with the kick and never before; and the stamps are looked at without an event too", "TestSlicesFollowTheTarget"},
-	{"a stamp alone does not say that the work was done", "the command's descriptor has to agree, or nothing is completed", "TestFailures"},
+	{"a stamp alone does not say that the work was done", "the command's descriptor has to agree, or nothing is completed", "TestFailures/stamp-too-early"},
 	{"no \"cancelled\" beside \"killed\"", "a cancelled job ends at the next command boundary as cancelled; killed with another's fault is a victim, and goes on from its image", "TestCancel"},
-	{"innocent work that ran was lost and never replayed", "guilty by the fault register's VM or the time-out's slot; everybody else is a victim, and the core restores it", "TestFailures"},
-	{"the global time-out could do nothing", "the firmware's watchdog ends what hangs; the host's only ends a firmware that does not", "TestFailures"},
+	{"innocent work that ran was lost and never replayed", "guilty by the fault register's VM or the time-out's slot; everybody else is a victim, and the core restores it", "TestFailures/fault-with-victims"},
+	{"the global time-out could do nothing", "the firmware's watchdog ends what hangs; the host's only ends a firmware that does not", "TestFailures/watchdog"},
 	{"nothing can be suspended", "commands are slices, and all rings together hold no more than a suspend may take", "TestSuspendLatency"},
 	{"a strict level starves who wants to leave", "nobody who would go before it is kicked meanwhile", "TestSuspendOfTheWeak"},
 	{"freed memory is still in the firmware's cache", "a garbage list, and a flush before anything of it is used again", "TestGarbage"},
 	{"a priority is fixed in the work queue", "another priority is another work queue, when nothing is in the ring", "TestPriorities"},
-	{"a crashed firmware stays dead", "the device is given up, and a new process has a new one", "TestRandomRuns"},
+	{"a crashed firmware stays dead", "the device is given up, and a new process has a new one", "TestFailures/crash"},
 }
 
 // TestTroublesInDocs keeps the page's table equal to this one, and its tests there.
