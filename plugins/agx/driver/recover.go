@@ -91,7 +91,9 @@ func (d *Driver) lookHalt() {
 	case recoveryResuming:
 		if d.load32(d.status(abi.FwStatusResume)) == 0 {
 			d.resumed()
-		} else if now >= r.until {
+			return // Another recovery looks for itself.
+		}
+		if now >= r.until {
 			d.resume()
 		}
 	}
