@@ -37,7 +37,7 @@ func TestLifeOfJobs(t *testing.T) {
 	if u := l.Usage[3]; u.Done != 20 || u.Executed != 0 {
 		t.Errorf("usage of the job without work %+v", u)
 	}
-	w.check(l, [2]uint64{1, 40}, [2]uint64{2, 10})
+	w.check(l, rig.Done{Job: 1, Count: 40}, rig.Done{Job: 2, Count: 10})
 	w.OK(l.Destroy(background))
 	w.OK(l.Destroy(background))
 	w.idle()
@@ -56,8 +56,8 @@ func TestTwoEntitiesShare(t *testing.T) {
 		}
 	}
 	w.Until("both", func() bool { return a.Ended[1] != "" && b.Ended[2] != "" })
-	w.check(a, [2]uint64{1, 200})
-	w.check(b, [2]uint64{2, 200})
+	w.check(a, rig.Done{Job: 1, Count: 200})
+	w.check(b, rig.Done{Job: 2, Count: 200})
 	w.idle()
 }
 
@@ -109,7 +109,7 @@ func TestSuspendSaveRestore(t *testing.T) {
 	if w.scripted.executed[1] != 100 || b.Usage[1].Done != 100 || b.Usage[1].Executed != 100-before {
 		t.Errorf("executed %d, usage %+v", w.scripted.executed[1], b.Usage[1])
 	}
-	w.check(b, [2]uint64{1, 100}, [2]uint64{2, 50})
+	w.check(b, rig.Done{Job: 1, Count: 100}, rig.Done{Job: 2, Count: 50})
 	w.OK(b.Destroy(background))
 	w.idle()
 }
@@ -135,7 +135,7 @@ func TestSuspendWithoutWork(t *testing.T) {
 	w.OK(a.Run(background, w.Job(3, 5, "workgroup=1ms")))
 	w.OK(a.Resume(background))
 	w.Until("the third job", func() bool { return a.Ended[3] != "" })
-	w.check(a, [2]uint64{1, 5}, [2]uint64{3, 5})
+	w.check(a, rig.Done{Job: 1, Count: 5}, rig.Done{Job: 3, Count: 5})
 	w.idle()
 }
 
@@ -159,7 +159,7 @@ func TestCancel(t *testing.T) {
 	if done < 15 || done >= 50 || done != w.scripted.executed[1] || a.Usage[3].Done != 0 {
 		t.Errorf("usage %+v, executed %v", a.Usage, w.scripted.executed)
 	}
-	w.check(a, [2]uint64{1, done}, [2]uint64{2, 50}, [2]uint64{4, 50})
+	w.check(a, rig.Done{Job: 1, Count: done}, rig.Done{Job: 2, Count: 50}, rig.Done{Job: 4, Count: 50})
 	w.OK(a.Destroy(background))
 	w.idle()
 }
@@ -188,7 +188,7 @@ func TestDestroyWhileRunning(t *testing.T) {
 		}
 	}
 	w.Until("the other", func() bool { return b.Ended[9] != "" })
-	w.check(b, [2]uint64{9, 3000})
+	w.check(b, rig.Done{Job: 9, Count: 3000})
 	w.idle()
 }
 
@@ -252,7 +252,7 @@ func TestFaultHitsTheGuiltyOnly(t *testing.T) {
 			}
 			w.OK(a.Destroy(background))
 			w.Until("the victim's job", func() bool { return b.Ended[1] != "" })
-			w.check(b, [2]uint64{1, 100})
+			w.check(b, rig.Done{Job: 1, Count: 100})
 			if len(a.Lost) != 1 || len(b.Lost) != 0 {
 				t.Errorf("losses %v and %v", a.Lost, b.Lost)
 			}
@@ -346,7 +346,7 @@ func TestDriverLooksBeforeItJudges(t *testing.T) {
 	w.OK(a.Suspend(background))
 	w.OK(a.Resume(background))
 	w.Until("the job", func() bool { return a.Ended[1] != "" })
-	w.check(a, [2]uint64{1, 50})
+	w.check(a, rig.Done{Job: 1, Count: 50})
 	w.idle()
 }
 
@@ -396,14 +396,14 @@ func TestRandomLives(t *testing.T) {
 		}
 		for i, l := range lives {
 			w.OK(l.Resume(background))
-			var all [][2]uint64
+			var all []rig.Done
 			for _, j := range jobs[i] {
 				w.Until("a job's end", func() bool { return l.Ended[j.id] != "" })
 				done := l.Usage[j.id].Done
 				if l.Ended[j.id] == "completed" && done != j.count || done != w.scripted.executed[j.id] {
 					t.Fatalf("job %d %s: usage %+v of %d, executed %d", j.id, l.Ended[j.id], l.Usage[j.id], j.count, w.scripted.executed[j.id])
 				}
-				all = append(all, [2]uint64{uint64(j.id), done})
+				all = append(all, rig.Done{Job: j.id, Count: done})
 			}
 			w.check(l, all...)
 			w.OK(l.Destroy(background))

@@ -180,9 +180,9 @@ func (s *scene) after() {
 		if len(l.Lost) > 0 || l.Destroyed || s.Light {
 			continue
 		}
-		var all [][2]uint64
+		var all []rig.Done
 		for _, id := range l.Given() {
-			all = append(all, [2]uint64{uint64(id), l.Usage[id].Done})
+			all = append(all, rig.Done{Job: id, Count: l.Usage[id].Done})
 			if l.Ended[id] == "completed" && l.Usage[id].Done != s.Sizes[id] {
 				s.Broken("job %d completed after %+v", id, l.Usage[id])
 			}

@@ -2,7 +2,6 @@ package guc
 
 import (
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -19,8 +18,6 @@ type law struct {
 	// said to have forgotten, by what passed on the wire.
 	registered map[int]bool
 	// seqnos are the last values in each context's status page.
-	// hash takes the whole trace, when somebody compares runs.
-	hash   io.Writer
 	seqnos map[abi.GUCID][2]uint32
 	owners map[abi.GUCID]core.EntityID
 }
@@ -49,9 +46,6 @@ func (l *law) follow() {
 			clear(l.registered) // Slower than the trace: ids are checked again from here on.
 		}
 		l.seen = line.Seq
-		if l.hash != nil {
-			fmt.Fprintln(l.hash, line)
-		}
 		var id int
 		text := line.Text
 		at := strings.Index(text, "guc_id=")

@@ -11,6 +11,7 @@ import (
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
+	"github.com/gpuwm/gpuwm/plugins/rig"
 	"github.com/gpuwm/gpuwm/sdk"
 	"golang.org/x/sys/unix"
 )
@@ -168,7 +169,7 @@ func TestRuntimeSuspend(t *testing.T) {
 	if after.ModeSets != counters.ModeSets || w.registrations() != 1 || w.driver.Resets() != 0 {
 		t.Errorf("the context did not stay: %+v then %+v, registered %d times", counters, after, w.registrations())
 	}
-	w.check(a, [2]uint64{1, 20}, [2]uint64{2, 20})
+	w.check(a, rig.Done{Job: 1, Count: 20}, rig.Done{Job: 2, Count: 20})
 	w.Run(10 * time.Second)
 	w.OK(a.Destroy(background))
 	w.idle()
@@ -208,9 +209,9 @@ func TestSystemSleep(t *testing.T) {
 	w.OK(w.driver.Wake(background))
 	w.OK(b.Resume(background))
 	w.Until("all", func() bool { return a.Ended[1] != "" && b.Ended[3] != "" && c.Ended[4] != "" })
-	w.check(a, [2]uint64{1, 100})
-	w.check(b, [2]uint64{3, 100})
-	w.check(c, [2]uint64{4, 10})
+	w.check(a, rig.Done{Job: 1, Count: 100})
+	w.check(b, rig.Done{Job: 3, Count: 100})
+	w.check(c, rig.Done{Job: 4, Count: 10})
 	if n := w.registrations(); n != 5 || w.driver.Resets() != 0 {
 		t.Errorf("registered %d times: a and b twice, c once", n)
 	}

@@ -140,10 +140,10 @@ func moveAtRandom(w *world, random *rand.Rand) {
 	}
 	for _, l := range lives {
 		w.OK(l.Resume(background))
-		var all [][2]uint64
+		var all []rig.Done
 		for _, id := range l.Given() {
 			w.Until("a job's end", func() bool { return l.Ended[id] != "" })
-			all = append(all, [2]uint64{uint64(id), l.Usage[id].Done})
+			all = append(all, rig.Done{Job: id, Count: l.Usage[id].Done})
 			if l.Ended[id] == "completed" && l.Usage[id].Done != w.Sizes[id] {
 				w.Broken("job %d completed after %+v", id, l.Usage[id])
 			}
@@ -180,7 +180,7 @@ func TestMoveStartsOver(t *testing.T) {
 	w.Run(20 * time.Millisecond)
 	w.OK(w.move())
 	w.Until("the job", func() bool { return a.Ended[1] != "" })
-	w.check(a, [2]uint64{1, 100})
+	w.check(a, rig.Done{Job: 1, Count: 100})
 	w.OK(a.Destroy(background))
 	w.idle()
 	if w.faults.Fired() != 2 {
@@ -209,7 +209,7 @@ func TestMoveTellsAgain(t *testing.T) {
 	if a.Ended[2] != "completed" {
 		t.Errorf("reports %q", w.Log)
 	}
-	w.check(a, [2]uint64{1, 5}, [2]uint64{2, 5})
+	w.check(a, rig.Done{Job: 1, Count: 5}, rig.Done{Job: 2, Count: 5})
 	w.OK(a.Destroy(background))
 	w.idle()
 }
@@ -232,7 +232,7 @@ func TestPauseAndGoOn(t *testing.T) {
 	}
 	w.OK(w.driver.Unpause(background))
 	w.Until("the job", func() bool { return a.Ended[1] != "" })
-	w.check(a, [2]uint64{1, 100})
+	w.check(a, rig.Done{Job: 1, Count: 100})
 	w.OK(a.Destroy(background))
 	w.idle()
 }

@@ -18,6 +18,7 @@ import (
 // `workgroup=1ms trap=7`: every workgroup takes that long and adds its hash to
 // a word of the first buffer; trap and hang name a workgroup that misbehaves,
 // broken one at which the engine itself fails; stuck says that a hanging one can't be aborted.
+// `trap at 7`, as the test engine has it, is the same.
 type scripted struct {
 	clock *hw.VirtualClock
 	// executed counts the workgroups run, by job.
@@ -36,7 +37,7 @@ func (s *scripted) Close() error                    { return nil }
 
 func (s *scripted) Start(d engine.Dispatch, notify func()) (engine.Execution, error) {
 	x := &scriptRun{engine: s, dispatch: d, notify: notify, begun: s.clock.Now(), trap: -1, hang: -1, broken: -1}
-	for _, field := range strings.Fields(string(d.Kernel.Code)) {
+	for _, field := range strings.Fields(strings.ReplaceAll(string(d.Kernel.Code), " at ", "=")) {
 		key, value, _ := strings.Cut(field, "=")
 		switch key {
 		case "workgroup":

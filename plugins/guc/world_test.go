@@ -5,7 +5,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
 	"github.com/gpuwm/gpuwm/plugins/guc/fw"
@@ -118,18 +117,18 @@ func testWorld(t *testing.T, tweak func(*driver.Config)) *world {
 }
 
 // expected is what a buffer holds after the jobs ran so many workgroups each, in order.
-func expected(jobs ...[2]uint64) []byte {
+func expected(jobs ...rig.Done) []byte {
 	out := make([]byte, rig.BufferSize)
 	for _, j := range jobs {
-		for at := range j[1] {
-			mixInto(out, core.JobID(j[0]), at)
+		for at := range j.Count {
+			mixInto(out, j.Job, at)
 		}
 	}
 	return out
 }
 
 // check saves the entity, which must be idle or suspended after, and compares its buffer.
-func (w *world) check(l *rig.Life, jobs ...[2]uint64) {
+func (w *world) check(l *rig.Life, jobs ...rig.Done) {
 	w.T.Helper()
 	w.OK(l.Suspend(background))
 	_, got := w.Contents(l)

@@ -12,7 +12,6 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/hw"
-	"github.com/gpuwm/gpuwm/sdk"
 )
 
 // Daemon gives a device random work and mends what is lost, as a daemon would: a
@@ -28,6 +27,12 @@ type Daemon struct {
 	Accuses func(hw.Rule) bool
 	// Quiet checks what must hold when nothing is under way.
 	Quiet func()
+	// Step, unless nil, may do something of the vendor's own in place of an ordinary step; false says that it did not.
+	Step func() bool
+	// Rouse, unless nil, makes a device that was put to sleep take requests.
+	Rouse func()
+	// Check, unless nil, is called in place of World.Check.
+	Check func(l *Life, done []Done)
 
 	World *World
 	Sum   Tally
@@ -36,29 +41,6 @@ type Daemon struct {
 	kept  []*kept
 	next  core.JobID
 	epoch core.Epoch
-}
-
-// Tally is what a run met.
-type Tally struct{ Jobs, Faults, Restarts, Guilty, Victims, Suspends int }
-
-// kept is an entity with its last image and the jobs it was given.
-type kept struct {
-	name  string
-	life  *Life
-	image core.ImageSource
-	// done is how far each job is in the image.
-	done      map[core.JobID]uint64
-	jobs      []*keptJob
-	suspended bool
-}
-
-// keptJob is a job; outcome is final.
-type keptJob struct {
-	id      core.JobID
-	count   uint32
-	script  string
-	outcome string
-	usage   uint64
 }
 
 var background = context.Background()
@@ -155,18 +137,6 @@ func (d *Daemon) submit(e *kept, j *keptJob) {
 	}
 }
 
-// collect takes the outcomes of an entity's jobs; a replayed one is not reported twice.
-func (d *Daemon) collect(e *kept) {
-	if e.life == nil {
-		return
-	}
-	for _, j := range e.jobs {
-		if how := e.life.Ended[j.id]; how != "" && j.outcome == "" {
-			j.outcome, j.usage = how, e.life.Usage[j.id].Done
-		}
-	}
-}
-
 // mend does what a daemon does about losses.
 func (d *Daemon) mend() {
 	for range rescuesMax {
@@ -190,6 +160,7 @@ func (d *Daemon) mend() {
 		}
 		e := d.kept[at]
 		d.blame()
+		d.rouse()
 		if err := e.life.Destroy(background); err == nil {
 			d.revive(e)
 		} else if len(d.World.Failed) == 0 {
@@ -232,8 +203,17 @@ func (d *Daemon) suspicious(j *keptJob) bool {
 	return strings.Contains(j.script, "hang") || strings.Contains(j.script, "trap")
 }
 
+func (d *Daemon) rouse() {
+	if d.Rouse != nil {
+		d.Rouse()
+	}
+}
+
 // step does one random thing.
 func (d *Daemon) step() {
+	if d.Step != nil && d.Step() {
+		return
+	}
 	e := d.kept[d.Random.IntN(len(d.kept))]
 	ring := len(slices.DeleteFunc(slices.Clone(e.jobs), func(j *keptJob) bool { return j.outcome != "" }))
 	switch d.Random.IntN(15) {
@@ -271,89 +251,4 @@ func (d *Daemon) step() {
 	default:
 		d.World.Run(time.Duration(1+d.Random.IntN(60)) * time.Millisecond)
 	}
-}
-
-// save takes an image and what it holds.
-func (d *Daemon) save(e *kept) {
-	image, err := e.life.Save(background)
-	if err != nil {
-		return
-	}
-	header, contents, err := Copy(image)
-	if err != nil {
-		return
-	}
-	d.collect(e)
-	e.image = sdk.BufferImage(header, contents)
-	for _, j := range e.jobs {
-		// What a cancelled job wrote is there if it was cancelled in this life; it does not run again in another.
-		if j.outcome == "completed" || e.life.Ended[j.id] == "cancelled" {
-			e.done[j.id] = j.usage
-		}
-	}
-	for _, j := range header.Jobs {
-		e.done[j.Job] = j.Cursor
-	}
-}
-
-// finish lets everything come to its end.
-func (d *Daemon) finish() {
-	for _, e := range d.kept {
-		e.suspended = false
-		_ = e.life.Resume(background)
-	}
-	for range pumpsMax {
-		d.mend()
-		if !slices.ContainsFunc(d.kept, func(e *kept) bool { return slices.ContainsFunc(e.jobs, e.open) }) {
-			d.check()
-			return
-		}
-		if !d.World.Pump() && len(d.World.Failed) == 0 {
-			break
-		}
-	}
-	var left []string
-	for _, e := range d.kept {
-		for _, j := range e.jobs {
-			if e.open(j) {
-				left = append(left, fmt.Sprintf("%s job %d (%q)", e.name, j.id, j.outcome))
-			}
-		}
-	}
-	d.World.Broken("jobs without an end: %v", left)
-}
-
-// open reports whether a job has no outcome, or is being replayed.
-func (e *kept) open(j *keptJob) bool {
-	return j.outcome == "" || slices.Contains(e.life.given, j.id) && e.life.Ended[j.id] == ""
-}
-
-// check compares every output, and runs one more job on a fresh entity.
-func (d *Daemon) check() {
-	for _, e := range d.kept {
-		var all []uint64
-		for _, j := range e.jobs {
-			done := e.done[j.id]
-			if e.life.Ended[j.id] != "" {
-				done = e.life.Usage[j.id].Done
-			}
-			if j.outcome == "completed" && done != uint64(j.count) {
-				d.World.Broken("%s: job %d completed after %d of %d", e.name, j.id, done, j.count)
-			}
-			all = append(all, done)
-		}
-		d.World.Check(e.life, all...)
-	}
-	fresh := d.World.Create("fresh", nil)
-	d.epoch++
-	job := d.World.Job(d.next+1, 20, "workgroup=1ms")
-	job.Epoch = d.epoch
-	d.World.OK(fresh.Run(background, job))
-	d.World.Until("the fresh job", fresh.Over)
-	for _, e := range d.kept {
-		d.World.OK(e.life.Destroy(background))
-	}
-	d.World.OK(fresh.Destroy(background))
-	d.World.Run(time.Second)
-	d.Quiet()
 }
