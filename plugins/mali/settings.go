@@ -36,6 +36,9 @@ const (
 	// resetGrace is how long a reset waits for a workgroup to end before it
 	// fails, and the process is replaced: the workgroup has had its hang deadline already.
 	resetGrace = 2 * time.Second
+	// resetSlack is what a busy machine may add to that, and to the end of a group whose workgroup has had
+	// its hang deadline: when it is too short, a process is replaced and victims go on from their images.
+	resetSlack = 2 * time.Second
 	// leaveMargin covers the flush, the last polls and the way of the answer.
 	leaveMargin = 5 * time.Second
 )
@@ -66,7 +69,7 @@ func parseSettings(spec core.DeviceSpec) (settings, error) {
 // cores that kernels use too is slower than silicon.
 func (s settings) timeouts() driver.Timeouts {
 	return driver.Timeouts{
-		Ack: s.hang + answerSlack, Boot: answerSlack, Halt: answerSlack, Reset: resetGrace + answerSlack,
+		Ack: s.hang + answerSlack, Boot: answerSlack, Halt: answerSlack, Reset: resetGrace + resetSlack, Kill: resetSlack,
 		Flush: answerSlack, Space: answerSlack, Power: answerSlack, Hang: s.hang, Start: answerSlack, Leave: answerSlack,
 	}
 }

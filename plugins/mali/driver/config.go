@@ -54,6 +54,8 @@ type Timeouts struct {
 	Ack time.Duration
 	// Leave bounds the same in a reset, when who does not leave has had its time already; Ack unless set.
 	Leave time.Duration
+	// Kill bounds the acknowledgement of TERMINATE by a group whose job did not come on in time; Ack unless set.
+	Kill time.Duration
 	// Boot bounds the first interrupt of the MCU, 1 s; Halt its halt, 100 ms.
 	Boot, Halt time.Duration
 	// Reset bounds a soft reset, Flush a cache flush, Space a command of an address space; 100 ms each.
@@ -102,6 +104,7 @@ func (c Config) withDefaults() (Config, error) {
 		fill(field, 100*time.Millisecond)
 	}
 	fill(&t.Leave, t.Ack)
+	fill(&t.Kill, t.Ack)
 	fill(&t.Boot, time.Second)
 	fill(&t.Power, 20*time.Millisecond)
 	fill(&t.Ping, 12*time.Second)

@@ -162,7 +162,11 @@ func (d *Driver) suspendAll(done func()) {
 	for _, s := range d.slots {
 		g := s.group
 		switch {
-		case g == nil || g.state == unknown || g.state == terminating:
+		case g == nil || g.state == unknown:
+		case g.state == terminating && g.timedout: // It had its time, and the reset takes the slot away.
+			s.asked = 0
+			g.advance(force)
+		case g.state == terminating:
 		case g.state == suspending && s.asked != 0: // Asked already, and waited for once more.
 		case g.state == active && g.alive():
 			d.askState(s, abi.GroupSuspend, sendSuspend)

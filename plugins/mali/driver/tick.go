@@ -139,12 +139,30 @@ func (d *Driver) choose() {
 			d.setPriority(s, priorities[g.key])
 		}
 	}
-	d.submit(d.config.Timeouts.Ack, func(late []*slot) {
+	d.submitLeave(func(late []*slot) {
 		if err := d.judgeSlots(late); err != nil {
 			d.reset(err)
 			return
 		}
 		d.evict()
+	})
+}
+
+// submitLeave is submit for those who leave. Who hung has had its time: when it does not let go, a
+// reset is due and need not wait for the others, who are asked once more there.
+func (d *Driver) submitLeave(done func(late []*slot)) {
+	hung := func(s *slot) bool { return s.asked != 0 && s.group.timedout && s.group.state == terminating }
+	bound := d.config.Timeouts
+	if bound.Kill >= bound.Ack || !slices.ContainsFunc(d.slots, hung) {
+		d.submit(bound.Ack, done)
+		return
+	}
+	d.submit(bound.Kill, func(late []*slot) {
+		if len(late) == 0 || slices.ContainsFunc(late, hung) {
+			done(late)
+			return
+		}
+		d.submit(bound.Ack-bound.Kill, done)
 	})
 }
 
@@ -216,7 +234,7 @@ func boolRank(b bool) int {
 // judgeSlots returns why a reset is due: somebody did not answer, or contradicted itself.
 func (d *Driver) judgeSlots(late []*slot) error {
 	if len(late) > 0 {
-		return slotError(late[0], "no acknowledgement of state %s in %s", late[0].group.state, d.config.Timeouts.Ack)
+		return slotError(late[0], "%s not acknowledged in time", late[0].group.state)
 	}
 	for _, s := range d.slots {
 		if s.failed {
