@@ -108,9 +108,7 @@ func (d *Driver) boot(slow bool, done func(error)) {
 			return
 		}
 	} else {
-		// The firmware takes HALT as an edge.
-		req := d.iface.input + abi.GlobalReq
-		d.store(req, d.load(req)&^abi.GlobalHalt)
+		d.clearRequests()
 	}
 	for _, r := range [...]uint32{abi.RegGPUIntClear, abi.RegJobIntClear, abi.RegMMUIntClear} {
 		d.write(r, ^uint32(0))
@@ -124,6 +122,22 @@ func (d *Driver) boot(slow bool, done func(error)) {
 	d.expect(d.config.Timeouts.Power, registerPoll, func() bool { return d.read64(abi.RegL2Ready)&l2 == l2 }, func() {
 		d.enableSpace(0, d.mcu.table, func() { d.startMCU(slow, done) })
 	}, func() { done(fmt.Errorf("L2 power: not on in %s", d.config.Timeouts.Power)) })
+}
+
+// clearRequests takes back what was asked of the firmware before it was halted: HALT, which it takes as
+// an edge, and what would be pending anew if its acknowledgements are 0 after a warm boot.
+func (d *Driver) clearRequests() {
+	for _, at := range [...]uint64{abi.GlobalReq, abi.GlobalDoorbellReq} {
+		d.store(d.iface.input+at, 0)
+	}
+	for _, g := range d.iface.groups {
+		for _, at := range [...]uint64{abi.GroupReq, abi.GroupDoorbellReq, abi.GroupIRQAck} {
+			d.store(g.input+at, 0)
+		}
+		for _, s := range g.streams {
+			d.store(s.input+abi.StreamReq, 0)
+		}
+	}
 }
 
 // startMCU waits for the first interrupt of the firmware, or for its crash.
