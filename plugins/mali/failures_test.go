@@ -186,8 +186,11 @@ func (s *scene) after() {
 	}
 }
 
-// warnings keeps what the driver logs.
-type warnings struct{ lines []string }
+// warnings keeps what the driver logs; heard, if there, is called in the middle of what the driver does.
+type warnings struct {
+	lines []string
+	heard func(message string)
+}
 
 // Write implements io.Writer for hclog's JSON lines: only the message counts.
 func (w *warnings) Write(p []byte) (int, error) {
@@ -195,6 +198,9 @@ func (w *warnings) Write(p []byte) (int, error) {
 		if _, after, ok := strings.Cut(line, `"@message":"`); ok {
 			message, _, _ := strings.Cut(after, `"`)
 			w.lines = append(w.lines, message)
+			if w.heard != nil {
+				w.heard(message)
+			}
 		}
 	}
 	return len(p), nil

@@ -55,6 +55,16 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 	{name: "suspend-too-slow", failure: "suspend slow, above 200 ms", reaction: "GPU reset; a victim", plan: "csg-ack/SUSPEND id=0 delay=250ms", resets: 1, victims: []string{"a"},
 		run: func(s *scene) { s.start(); s.run(30 * time.Millisecond); _ = s.a.Suspend(background); s.settled() }},
 	{name: "interrupts-lost", failure: "interrupts lost, acknowledgements in memory", reaction: "the last look before a deadline, and one every 50 ms, find them", plan: "irq/group times=always drop"},
+	{name: "host-asleep", failure: "acknowledged in time, but the host sleeps beyond its deadline", reaction: "the last look finds it: no reset", plan: "irq/group times=always drop", run: func(s *scene) {
+		s.start()
+		for range 50 {
+			s.clock.Advance(time.Millisecond)
+			s.driver.Step()
+			s.firmware.Step()
+			s.clock.Advance(150 * time.Millisecond) // The deadline's timer comes before any other look.
+		}
+		s.settled()
+	}},
 	{name: "interrupts-doubled", failure: "interrupts twice, late, and for nothing", reaction: "ignored", plan: "irq times=40 duplicate; irq nth=50 times=40 delay=60ms; doorbell times=40 spurious"},
 	{name: "doorbell-lost", failure: "user doorbell lost", reaction: "the ring stalls until the next kick: rung again after 5 s", plan: "doorbell/user drop", run: func(s *scene) {
 		s.a = s.create("a", nil)
@@ -70,7 +80,18 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 		s.ok(s.a.Run(background, s.job(2, 20, "workgroup=1ms")))
 		s.settled()
 	}, config: func(s *setup) { s.driver = func(c *driver.Config) { c.RuntimeIdle = -1 } }},
-	{name: "second-event", failure: "a second event while the first is looked at", reaction: "IRQ_ACK is written before: it is not lost", plan: "instruction/RUN_COMPUTE id=0 fault=0x58; event/FAULT id=0 again", guilty: []string{"a"}},
+	{name: "second-event", failure: "a second event while the first is looked at", reaction: "IRQ_ACK is written before: it is not lost", plan: "instruction/RUN_COMPUTE id=0 fault=0x58; event/FAULT id=0 then=0x49", guilty: []string{"a"}, warned: "stream halted",
+		run: func(s *scene) {
+			// The firmware goes on while the driver is at the first one.
+			s.log.heard = func(message string) {
+				if message == "job faulted" {
+					s.firmware.Step()
+				}
+			}
+			s.start()
+			s.settled()
+		}},
+	{name: "event-repeated", failure: "an event that is told twice", reaction: "the second finds nothing new", plan: "instruction/RUN_COMPUTE id=0 fault=0x58; event/FAULT id=0 again", guilty: []string{"a"}},
 	{name: "memory-fault", failure: "MMU fault with a CS_FAULT", reaction: "the address space is disabled; its entity is guilty", plan: "instruction/RUN_COMPUTE id=0 mmu", guilty: []string{"a"}, warned: "memory fault"},
 	{name: "memory-fault-fatal", failure: "MMU fault with a CS_FATAL", reaction: "the queue is fatal, the entity guilty", plan: "instruction/RUN_COMPUTE id=0 mmu-fatal", guilty: []string{"a"}, warned: "memory fault"},
 	{name: "memory-fault-only", failure: "MMU fault without a word of the stream", reaction: "all queues are fatal, the entity is guilty", plan: "instruction/RUN_COMPUTE id=0 mmu-only", guilty: []string{"a"}, warned: "memory fault"},

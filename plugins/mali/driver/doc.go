@@ -15,7 +15,7 @@
 // a GPU reset (reset.go); only when that fails the device is given up.
 //
 // A group has one state, and what may happen to it is the table in
-// transitions.go. What is wanted of it (suspended, its end, a job taken out) is
+// state.go. What is wanted of it (suspended, its end, a job taken out) is
 // kept beside; the tick works towards it.
 //
 // Who is guilty: the first job of a group whose own descriptor, a CS_FAULT, a

@@ -3,7 +3,7 @@ package driver
 import "github.com/gpuwm/gpuwm/core"
 
 // state is where a group stands with the firmware: panthor's states and, between
-// them, those in which an acknowledgement is awaited. transitions.go says what may happen in it.
+// them, those in which an acknowledgement is awaited. transitions says what may happen in it.
 type state uint8
 
 // The states. What each means and what follows is the sentence in stateRows.

@@ -49,6 +49,9 @@ func (s *stream) report(kind string, at, infoAt uint64, bit uint32, e abi.Except
 			return
 		case FaultAgain:
 			s.again = append(s.again, func() { s.event(bit) })
+		case FaultThen:
+			code := abi.Exception(r.Number())
+			s.then = func() { s.fatal(code, 0) }
 		}
 	}
 	s.event(bit)
@@ -82,6 +85,12 @@ func (s *stream) watchFault() bool {
 	if s.faultHeld && (req^s.ack)&abi.StreamFaultEvent == 0 {
 		s.faultHeld, s.look = false, true
 		s.readyAt = max(s.readyAt, f.now())
+		worked = true
+	}
+	if s.then != nil && f.cfg.Ports.Registers.Load(abi.RegJobIntRaw)&abi.JobIntGroup(s.g.slot) == 0 {
+		then := s.then
+		s.then = nil
+		then()
 		worked = true
 	}
 	if own := uint32(1) << s.index; len(s.again) > 0 && (f.load(s.g.in+abi.GroupIRQAck)^s.g.irqReq)&own == 0 {

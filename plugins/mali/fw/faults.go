@@ -59,6 +59,7 @@ const (
 	FaultUnequal   = "unequal"
 	FaultStuck     = "stuck"
 	FaultAgain     = "again"
+	FaultThen      = "then"
 	FaultFault     = "fault"
 	FaultLate      = "fault-late"
 	FaultHalt      = "fatal-is"
@@ -107,6 +108,7 @@ var texts = map[string]string{
 	FaultUnequal:   "publishes a group that differs from the others",
 	FaultStuck:     "never ends it",
 	FaultAgain:     "tells it a second time, once the host has acknowledged the interrupt of the first",
+	FaultThen:      "the stream has CS_FATAL of this code beside it, once the host has cleared the interrupt of the first",
 	FaultFault:     "the stream has CS_FAULT of this code instead",
 	FaultLate:      "the stream has CS_FAULT of this code once its ring is empty",
 	FaultHalt:      "the stream has CS_FATAL of this code instead",
@@ -164,7 +166,7 @@ var vocabulary = func() hw.Vocabulary {
 		point(PointGroup, states, true, drop, delay, act(FaultState, hw.ValueNumber, "4", "7"), crash, freeze),
 		point(PointStream, []string{"START", "STOP"}, true, drop, delay),
 		point(PointInterrupt, []string{irqGlobal, irqGroup, irqStream, irqMMU}, true, drop, delay, act(FaultDuplicate, hw.ValueNone)),
-		point(PointEvent, []string{eventFault, eventFatal}, true, drop, act(FaultAgain, hw.ValueNone)),
+		point(PointEvent, []string{eventFault, eventFatal}, true, drop, act(FaultAgain, hw.ValueNone), act(FaultThen, hw.ValueNumber, "0x49")),
 		point(PointInstruction, opcodeNames(), true, act(FaultFault, hw.ValueNumber, "0x4b", "0x58"), act(FaultLate, hw.ValueNumber, "0x5b"),
 			act(FaultHalt, hw.ValueNumber, "0x44", "0x49", "0x41"), act(FaultMMU, hw.ValueNone), act(FaultMMUFatal, hw.ValueNone),
 			act(FaultMMUOnly, hw.ValueNone), crash, freeze),

@@ -55,6 +55,8 @@ type stream struct {
 	late abi.Exception
 	// again are events that a fault plan repeats once the host has seen the first one.
 	again []func()
+	// then is what a fault plan has happen once the host has cleared the interrupt of the event before it.
+	then func()
 }
 
 // csContext is what an image keeps of a stream.
@@ -181,7 +183,7 @@ func (s *stream) latch() bool {
 	s.armed, s.started, s.stopping, s.halted, s.faultHeld = false, true, false, false, false
 	s.wait, s.pollAt, s.stallAt, s.insertAt = wait{}, never, never, never
 	s.fetched, s.protectedTold = false, false
-	s.readyAt, s.look, s.ops, s.again = f.now(), true, nil, nil
+	s.readyAt, s.look, s.ops, s.again, s.then = f.now(), true, nil, nil, nil
 	s.userIn, s.userOut = 0, 0
 	if s.size < abi.RingSizeMin || bits.OnesCount32(s.size) != 1 || s.base%abi.InstructionSize != 0 {
 		return false
@@ -230,7 +232,7 @@ func (s *stream) forget() {
 	}
 	s.csContext = csContext{regs: s.regs}
 	s.armed, s.started, s.stopping, s.halted, s.faultHeld = false, false, false, false, false
-	s.ops, s.again, s.wait, s.pollAt, s.stallAt, s.insertAt = nil, nil, wait{}, never, never, never
+	s.ops, s.again, s.then, s.wait, s.pollAt, s.stallAt, s.insertAt = nil, nil, nil, wait{}, never, never, never
 	s.userIn, s.userOut = 0, 0
 }
 
