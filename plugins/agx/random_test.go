@@ -1,10 +1,7 @@
 package agx
 
 import (
-	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -22,54 +19,7 @@ const seedsDefault = 30
 // one goroutine in virtual time, each seed twice with the same trace. Once the plan is
 // over, with restarts of the instance if the device was given up, every job ends, outputs are
 // right, and the next job of a fresh entity completes.
-func TestRandomRuns(t *testing.T) {
-	first, count := uint64(0), uint64(seedsDefault)
-	if text := os.Getenv("GPUWM_SEEDS"); text != "" {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			t.Fatal(err)
-		}
-		count = n
-	}
-	if text := os.Getenv("GPUWM_SEED"); text != "" {
-		n, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, count = n, 1
-	}
-	sum := rig.Tally{}
-	for seed := first; seed < first+count; seed++ {
-		s := seeded{T: t, seed: seed}
-		one, again := runSeed(s, &sum), runSeed(s, &rig.Tally{})
-		if one != again {
-			s.Fatalf("the second run differs: %x and %x", one, again)
-		}
-	}
-	t.Logf("%d seeds: %+v", count, sum)
-}
-
-// seeded is a test that says how to repeat a failure.
-type seeded struct {
-	*testing.T
-	seed uint64
-}
-
-func (s seeded) replay() string {
-	return fmt.Sprintf("\nreplay: GPUWM_SEED=%d go test ./plugins/agx -run '^TestRandomRuns$'", s.seed)
-}
-
-// Fatal implements rig.T.
-func (s seeded) Fatal(args ...any) {
-	s.T.Helper()
-	s.T.Fatal(fmt.Sprint(args...) + s.replay())
-}
-
-// Fatalf implements rig.T.
-func (s seeded) Fatalf(format string, args ...any) {
-	s.T.Helper()
-	s.T.Fatalf("%s%s", fmt.Sprintf(format, args...), s.replay())
-}
+func TestRandomRuns(t *testing.T) { rig.Seeds(t, "agx", seedsDefault, runSeed) }
 
 // accusing are the actions of a plan that make a job look guilty.
 var accusing = map[string]bool{
@@ -84,11 +34,11 @@ func innocent(r hw.Rule) bool {
 	return r.Action != fw.FaultSoft && (r.Point != fw.PointControl || r.Action != fw.FaultDrop)
 }
 
-func runSeed(s seeded, sum *rig.Tally) [32]byte {
+func runSeed(s rig.Seeded, sum *rig.Tally) [32]byte {
 	s.Helper()
-	random := rand.New(rand.NewPCG(s.seed, 7))
+	random := rand.New(rand.NewPCG(s.Seed, 7))
 	var plan hw.Plan
-	for _, r := range fw.RandomPlan(s.seed, 1+random.IntN(6)) {
+	for _, r := range fw.RandomPlan(s.Seed, 1+random.IntN(6)) {
 		if innocent(r) {
 			plan = append(plan, r)
 		}
@@ -117,11 +67,7 @@ func runSeed(s seeded, sum *rig.Tally) [32]byte {
 		},
 		Quiet: func() { w.law.quiet() },
 	}
-	defer func() { *sum = add(*sum, d.Sum) }()
-	return d.Run()
-}
-
-func add(a, b rig.Tally) rig.Tally {
-	return rig.Tally{Jobs: a.Jobs + b.Jobs, Faults: a.Faults + b.Faults, Restarts: a.Restarts + b.Restarts,
-		Guilty: a.Guilty + b.Guilty, Victims: a.Victims + b.Victims, Suspends: a.Suspends + b.Suspends}
+	digest := d.Run()
+	sum.Add(d.Sum)
+	return digest
 }

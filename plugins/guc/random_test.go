@@ -2,10 +2,7 @@ package guc
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 	"time"
 
@@ -23,59 +20,12 @@ const seedsDefault = 60
 // one goroutine in virtual time, each seed twice with the same trace. Once the plan is
 // over, with restarts of the instance if the device was given up, every job ends, outputs are
 // right, and the next job of a fresh entity completes.
-func TestRandomRuns(t *testing.T) {
-	first, count := uint64(0), uint64(seedsDefault)
-	if text := os.Getenv("GPUWM_SEEDS"); text != "" {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			t.Fatal(err)
-		}
-		count = n
-	}
-	if text := os.Getenv("GPUWM_SEED"); text != "" {
-		n, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, count = n, 1
-	}
-	sum := tally{}
-	for seed := first; seed < first+count; seed++ {
-		s := seeded{T: t, seed: seed}
-		one, again := runSeed(s, &sum), runSeed(s, &tally{})
-		if one != again {
-			s.Fatalf("the second run differs: %x and %x", one, again)
-		}
-	}
-	t.Logf("%d seeds: %+v", count, sum)
-}
+func TestRandomRuns(t *testing.T) { rig.Seeds(t, "guc", seedsDefault, runSeed) }
 
 // tally is what the runs met.
 type tally struct {
 	rig.Tally
 	Resets, Moves, Sleeps int
-}
-
-// seeded is a test that says how to repeat a failure.
-type seeded struct {
-	*testing.T
-	seed uint64
-}
-
-func (s seeded) replay() string {
-	return fmt.Sprintf("\nreplay: GPUWM_SEED=%d go test ./plugins/guc -run '^TestRandomRuns$'", s.seed)
-}
-
-// Fatal implements rig.T.
-func (s seeded) Fatal(args ...any) {
-	s.T.Helper()
-	s.T.Fatal(fmt.Sprint(args...) + s.replay())
-}
-
-// Fatalf implements rig.T.
-func (s seeded) Fatalf(format string, args ...any) {
-	s.T.Helper()
-	s.T.Fatalf("%s%s", fmt.Sprintf(format, args...), s.replay())
 }
 
 // run is one random run: a daemon, and what only this device can do.
@@ -99,10 +49,10 @@ func accuses(r hw.Rule) bool {
 	return r.Point == fw.PointBatch || r.Point == fw.PointEngineReset
 }
 
-func runSeed(s seeded, sum *tally) [32]byte {
+func runSeed(s rig.Seeded, sum *tally) [32]byte {
 	s.Helper()
-	random := rand.New(rand.NewPCG(s.seed, 7))
-	faults, err := fw.NewFaults(fw.RandomPlan(s.seed, 1+random.IntN(6)))
+	random := rand.New(rand.NewPCG(s.Seed, 7))
+	faults, err := fw.NewFaults(fw.RandomPlan(s.Seed, 1+random.IntN(6)))
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"hash"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +14,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/driver"
 	"github.com/gpuwm/gpuwm/plugins/mali/fw"
+	"github.com/gpuwm/gpuwm/plugins/rig"
 )
 
 // seedsDefault is how many random runs an ordinary test does; GPUWM_SEEDS says how many, GPUWM_SEED which one.
@@ -25,52 +24,10 @@ const seedsDefault = 40
 // one goroutine in virtual time, each seed twice with the same trace. Once the plan is
 // over, with restarts of the instance if the device was given up, every job ends, outputs are
 // right, and the next job of a fresh entity completes.
-func TestRandomRuns(t *testing.T) {
-	first, count := uint64(0), uint64(seedsDefault)
-	if text := os.Getenv("GPUWM_SEEDS"); text != "" {
-		n, err := strconv.ParseUint(text, 10, 32)
-		if err != nil {
-			t.Fatal(err)
-		}
-		count = n
-	}
-	if text := os.Getenv("GPUWM_SEED"); text != "" {
-		n, err := strconv.ParseUint(text, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		first, count = n, 1
-	}
-	sum := tally{}
-	for seed := first; seed < first+count; seed++ {
-		s := seeded{T: t, seed: seed}
-		if one, again := runSeed(s, &sum), runSeed(s, &tally{}); one != again {
-			s.Fatalf("the second run differs: %x and %x", one, again)
-		}
-	}
-	t.Logf("%d seeds: %+v", count, sum)
-}
+func TestRandomRuns(t *testing.T) { rig.Seeds(t, "mali", seedsDefault, runSeed) }
 
 // tally is what the runs met.
 type tally struct{ Jobs, Faults, Resets, Restarts, Guilty, Victims, Sleeps, Images int }
-
-// seeded is a test that says how to repeat a failure.
-type seeded struct {
-	*testing.T
-	seed uint64
-}
-
-// Fatal implements fatal.
-func (s seeded) Fatal(args ...any) {
-	s.T.Helper()
-	s.Fatalf("%s", fmt.Sprint(args...))
-}
-
-// Fatalf implements fatal.
-func (s seeded) Fatalf(format string, args ...any) {
-	s.T.Helper()
-	s.T.Fatalf("%s\nreplay: GPUWM_SEED=%d go test ./plugins/mali -run '^TestRandomRuns$'", fmt.Sprintf(format, args...), s.seed)
-}
 
 // run is one random run: what a daemon would keep, and the world that may be replaced.
 type run struct {
@@ -105,10 +62,10 @@ type keptJob struct {
 	usage   uint64
 }
 
-func runSeed(t seeded, sum *tally) [32]byte {
+func runSeed(t rig.Seeded, sum *tally) [32]byte {
 	t.Helper()
-	r := &run{t: t, random: rand.New(rand.NewPCG(t.seed, 7)), sum: sum, hash: sha256.New()}
-	faults, err := fw.NewFaults(hw.RandomPlan(t.seed, 1+r.random.IntN(6), fw.Vocabulary()))
+	r := &run{t: t, random: rand.New(rand.NewPCG(t.Seed, 7)), sum: sum, hash: sha256.New()}
+	faults, err := fw.NewFaults(hw.RandomPlan(t.Seed, 1+r.random.IntN(6), fw.Vocabulary()))
 	if err != nil {
 		t.Fatal(err)
 	}
