@@ -100,6 +100,14 @@ func (f *Firmware) stopGPU(culprit *command, info *abi.MMUFault, event func(coun
 	f.halt = halt{active: true, dead: slices.Clone(f.running), count: count, stopBy: f.cfg.Clock.Now() + f.cfg.HaltGrace, event: event(count)}
 	f.running = nil
 	base := f.abi.PendingStampsOffset() / 4
+	for i := range uint32(abi.PendingStamps) {
+		if p, valid := f.abi.DecodePendingStamp(f.host.globals.Load(base+i*2), f.host.globals.Load(base+i*2+1)); valid {
+			// It harms nobody at once: silicon would go on.
+			f.counters.Misuses++
+			f.say("CHECK", "halt %d: the host did not clear the pending stamp of slot %d", count, p.Slot)
+			break
+		}
+	}
 	for i, c := range f.halt.dead {
 		c.dead = true
 		info, value := f.abi.EncodePendingStamp(abi.PendingStamp{Slot: c.q.slot, Value: c.rc.Meta.Value})
