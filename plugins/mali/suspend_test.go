@@ -1,0 +1,69 @@
+package mali
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
+)
+
+// suspendBudget is what a suspend may take beyond twice the longest workgroup.
+const suspendBudget = 2 * time.Millisecond
+
+// suspends measures so many suspends of a job in virtual time, at moments that have
+// nothing to do with its workgroups; others run beside it.
+func suspends(w *world, count, others int, workgroup time.Duration) []time.Duration {
+	w.light = true
+	script := "workgroup=" + workgroup.String()
+	a := w.create("a", nil)
+	w.ok(a.Run(background, w.job(1, 1<<20, script)))
+	for i := range others {
+		b := w.create("b", nil)
+		w.ok(b.Run(background, w.job(core.JobID(2+i), 1<<20, script)))
+	}
+	w.run(time.Second)
+	var took []time.Duration
+	for i := range count {
+		w.run(time.Duration(37+i*13%101)*time.Millisecond + time.Duration(i*173%1000)*time.Microsecond)
+		begun := w.clock.Now()
+		w.ok(a.Suspend(background))
+		took = append(took, w.clock.Now()-begun)
+		w.ok(a.Resume(background))
+	}
+	slices.Sort(took)
+	return took
+}
+
+// TestSuspendLatency: half of the suspends take no longer than two workgroups and a
+// little, alone, beside others on slots, and beside more than there are slots.
+func TestSuspendLatency(t *testing.T) {
+	for _, workgroup := range []time.Duration{100 * time.Microsecond, time.Millisecond, 20 * time.Millisecond} {
+		for _, others := range []int{0, 3, 12} {
+			t.Run(fmt.Sprintf("%s beside %d", workgroup, others), func(t *testing.T) {
+				took := suspends(testWorld(t, setup{}), 60, others, workgroup)
+				if p50 := took[len(took)/2]; p50 > 2*workgroup+suspendBudget {
+					t.Errorf("p50 %s, worst %s", p50, took[len(took)-1])
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkSuspend prints what a suspend takes in virtual time: p50, the worst, and the budget.
+func BenchmarkSuspend(b *testing.B) {
+	for _, others := range []int{0, 3, 12} {
+		b.Run(fmt.Sprintf("beside %d", others), func(b *testing.B) {
+			w, err := setup{}.make(b)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer w.end()
+			took := suspends(w, max(b.N, 100), others, time.Millisecond)
+			b.ReportMetric(float64(took[len(took)/2])/float64(time.Millisecond), "ms-p50")
+			b.ReportMetric(float64(took[len(took)-1])/float64(time.Millisecond), "ms-worst")
+			b.ReportMetric(float64(2*time.Millisecond+suspendBudget)/float64(time.Millisecond), "ms-budget")
+		})
+	}
+}
