@@ -255,6 +255,31 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
+// TestDestroyWaitsForTheFirmware: nothing of a work queue is free before the firmware took its DestroyContext.
+func TestDestroyWaitsForTheFirmware(t *testing.T) {
+	w := testWorld(t, setup{plan: "device-control/DestroyContext freeze=500ms"})
+	a := w.Create("a", nil)
+	w.OK(a.Run(background, w.Job(1, 5, "workgroup=1ms")))
+	w.Until("the job", a.Over)
+	before, looks, observe := w.driver.State(), 0, w.Observe
+	w.Observe = func() {
+		if observe != nil {
+			observe()
+		}
+		if len(w.driver.Queues()) == 0 {
+			return
+		}
+		looks++
+		if s := w.driver.State(); s.Low > before.Low || s.High > before.High {
+			t.Fatalf("memory is free while the firmware knows the queue: %+v, was %+v", s, before)
+		}
+	}
+	w.OK(a.Destroy(background))
+	if after := w.driver.State(); looks < 100 || after.Low <= before.Low {
+		t.Errorf("%d looks, %+v, was %+v", looks, after, before)
+	}
+}
+
 // TestCheckerCatches proves that the firmware's checker sees what the garbage list
 // is for: with one that is never waited for, memory is used again under the cache.
 func TestCheckerCatches(t *testing.T) {

@@ -70,6 +70,8 @@ var rows = []row{
 				l.Lost = nil
 			}
 		}},
+	{name: "dead-not-retired", failure: "9: a dead command is not retired after the resume", reaction: "after 1 s the device is given up, with the guilty named",
+		plan: "command id=2 nth=5 fault; stamp id=0 nth=5 keep", failed: "a dead command was not retired in 1s", guilty: []string{"a"}, cause: core.CauseMemory},
 	{name: "crash-before-init", failure: "10: crash before Init", reaction: "a clean error of the start", plan: "init crash", failed: "firmware crashed: \"injected at init\"", down: true},
 	{name: "crash", failure: "10: crash while jobs run", reaction: "the device is given up, all its entities are victims of that, the crash log says why; the process is replaced",
 		plan: "command id=2 nth=5 crash", failed: "firmware crashed: \"injected at command\"", run: func(s *scene) {
