@@ -140,6 +140,15 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 	{name: "image-other-build", failure: "suspend buffer of another firmware", reaction: "the same", plan: "suspend id=0 build=99", run: suspendOnce},
 	{name: "image-wrong-size", failure: "suspend buffer of a wrong size", reaction: "the same", plan: "suspend id=0 size=32", run: suspendOnce},
 	{name: "image-lost", failure: "suspend buffer never written", reaction: "the same", plan: "suspend id=0 lost", run: suspendOnce},
+	{name: "image-lost-later", failure: "suspend buffer not written, an older image is still in it", reaction: "the older one is not taken: the same", plan: "suspend id=0 nth=2 lost", warned: "stream halted", run: func(s *scene) {
+		s.start()
+		for range 2 {
+			s.run(30 * time.Millisecond)
+			s.ok(s.a.Suspend(background))
+			s.ok(s.a.Resume(background))
+		}
+		s.settled()
+	}},
 	{name: "flush-unanswered", failure: "cache flush after SUSPEND not done", reaction: "GPU reset; a suspended one has its buffer, the others are suspended in it", plan: "command/flush stuck", resets: 1, run: suspendOnce},
 	{name: "flush-unanswered-in-reset", failure: "cache flush in a reset not done", reaction: "what was saved is given up: who had begun is a victim", plan: "csg-ack/STATUS_UPDATE nth=6 drop; command/flush stuck", resets: 1, victims: []string{"a"}, warned: "cache not flushed"},
 	{name: "space-busy", failure: "an address space that stays busy", reaction: "GPU reset after 100 ms", plan: "command/mmu id=2 stuck", resets: 1},
