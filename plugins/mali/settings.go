@@ -1,7 +1,6 @@
 package mali
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -15,7 +14,7 @@ import (
 //	quantum        the tick: how long an entity keeps its slot while another waits; 10ms (default) to 100s
 //	hang-deadline  how long a workgroup may take to a preemption point; 10ms to 100s, default 10s
 //	cores          cores of the engine, 0 (default) means all
-//	min-run        how long an entity keeps its slot at least; 0s to a quantum, which is the default
+//	min-run        how long an entity keeps its slot at least; a quantum by default, and more is cut to that
 //	runtime-idle   how long nothing may have happened before the GPU is powered off; 10ms to 24h, default 50ms
 type settings struct {
 	// engine is wasm (the default) or test.
@@ -55,9 +54,6 @@ func parseSettings(spec core.DeviceSpec) (settings, error) {
 		board.Duration("runtime-idle", &s.idle, hangMin, idleMost))
 	if err != nil {
 		return s, err
-	}
-	if s.minRun > s.quantum {
-		return s, fmt.Errorf("option min-run: %s, the quantum is %s: %w", s.minRun, s.quantum, core.ErrInvalid)
 	}
 	if _, given := spec.Options["min-run"]; given && s.minRun == 0 {
 		s.minRun = -1 // Not at all.
