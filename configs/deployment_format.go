@@ -33,7 +33,7 @@ const (
 var optionKeys = []key{
 	{name: "quantum", doc: "guc, mali: time an entity executes before another one takes its turn (guc: of the same priority); at least 10ms.",
 		shape: duration(uint64(10*time.Millisecond), uint64(100*time.Second))},
-	{name: "hang-deadline", doc: "Time within which a workgroup must end; after it the device is restarted and the job fails.",
+	{name: "hang-deadline", doc: "Time within which a workgroup must end; after it the device is restarted and the job fails. At most 98s (guc, agx; less what min-run and slice take) or 76s (mali).",
 		shape: duration(uint64(10*time.Millisecond), uint64(100*time.Second))},
 	{name: "cores", doc: "Processor cores the engine uses; all of them by default.", shape: integer(1, 1024)},
 	{name: "instances", doc: "guc: compute engine instances of the device, which execute entities side by side.", shape: integer(1, 9)},
@@ -43,14 +43,14 @@ var optionKeys = []key{
 		shape: duration(uint64(10*time.Millisecond), uint64(24*time.Hour))},
 	{name: "slice", doc: "agx: time that a suspend may take: jobs are cut into commands that fit into it; 50ms by default.",
 		shape: duration(uint64(time.Millisecond), uint64(10*time.Second))},
-	{name: "faults", doc: "guc: a fault plan, for trials: what goes wrong in the emulated firmware, by count; the backend's page has its words.", shape: text},
+	{name: "faults", doc: "A fault plan, for trials: what goes wrong in the emulated firmware, by count; the backend's page has its words.", shape: text},
 	{name: "firmware", doc: "agx: version of the firmware; 13.5 by default.", shape: word("12.3", "13.5")},
 }
 
 // optionsOf says which built-in backends have an option; one that is not listed
 // is everybody's. What another backend takes is known when its plugin runs.
 var optionsOf = map[string][]string{
-	"quantum": {"guc", "mali"}, "instances": {"guc"}, "faults": {"guc"}, "min-run": {"guc", "mali"}, "runtime-idle": {"guc", "mali"},
+	"quantum": {"guc", "mali"}, "instances": {"guc"}, "min-run": {"guc", "mali"}, "runtime-idle": {"guc", "mali"},
 	"slice": {"agx"}, "firmware": {"agx"},
 }
 

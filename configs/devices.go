@@ -38,11 +38,6 @@ func (b *builder) buildDevices(root *value) {
 		if backend != nil {
 			d.Backend = backend.text
 			b.checkEngine(v, d)
-			if b.env.DeviceCheck != nil && d.Options != nil {
-				if err := b.env.DeviceCheck(d); err != nil {
-					b.add(v.at("options"), "", "device %q: %v", d.Name, err)
-				}
-			}
 			b.checkOptions(v, d)
 		}
 		b.devices = append(b.devices, d)
@@ -86,12 +81,19 @@ func (b *builder) checkEngine(v *value, d core.DeviceSpec) {
 
 // checkOptions notes an option that the backend does not have.
 func (b *builder) checkOptions(v *value, d core.DeviceSpec) {
-	given := v.get("options")
+	given, known := v.get("options"), true
 	for _, k := range optionKeys {
 		if given == nil || !given.has(k.name) || hasOption(d.Backend, k.name) {
 			continue
 		}
+		known = false
 		b.add(given.at(k.name), "it is an option of "+strings.Join(optionsOf[k.name], " and "), "device %q: backend %s has no option %q", d.Name, d.Backend, k.name)
+	}
+	if b.env.DeviceCheck == nil || d.Options == nil || !known {
+		return
+	}
+	if err := b.env.DeviceCheck(d); err != nil {
+		b.add(v.at("options"), "", "device %q: %v", d.Name, err)
 	}
 }
 

@@ -18,8 +18,7 @@ const (
 	LaneSlack  = laneSlack
 	FirstLease = firstLease
 
-	LeaveBound    = leaveBound
-	LeaveBoundMax = leaveBoundMax
+	LeaveBound = leaveBound
 )
 
 // OneLine makes a text fit a line of trace.

@@ -190,7 +190,7 @@ func (s *server) bringUp(o *opening) {
 	if err == nil {
 		d.description = d.dev.Describe()
 		if b, ok := d.dev.(LeaveBounder); ok {
-			d.leave = max(min(b.LeaveBound(), leaveBoundMax), time.Second)
+			d.leave = max(min(b.LeaveBound(), LeaveBoundMax), time.Second)
 		}
 		_, err = wire.ToDeviceDescription(wire.FromDeviceDescription(d.description))
 		if err != nil {

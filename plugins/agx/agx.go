@@ -11,7 +11,6 @@ package agx
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
@@ -42,14 +41,6 @@ func (b *backend) Describe() core.BackendDescription {
 
 // Open implements sdk.Backend. spec.Options are described at settings.
 func (b *backend) Open(ctx context.Context, spec core.DeviceSpec, log hclog.Logger, failed func(error)) (sdk.Device, error) {
-	dev, err := b.open(ctx, spec, log, failed)
-	if err != nil {
-		return nil, fmt.Errorf("open device %s: %w", spec.Name, err)
-	}
-	return dev, nil
-}
-
-func (b *backend) open(ctx context.Context, spec core.DeviceSpec, log hclog.Logger, failed func(error)) (*board.Device, error) {
 	set, err := parseSettings(spec)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/agx/driver"
 	"github.com/gpuwm/gpuwm/plugins/agx/fw"
 	"github.com/gpuwm/gpuwm/plugins/rig"
+	"github.com/gpuwm/gpuwm/sdk"
 )
 
 // TestManyCommands fills a ring up to the vendor's limit of outstanding stamps again and
@@ -335,5 +336,22 @@ func TestSettings(t *testing.T) {
 		if _, err := parseSettings(core.DeviceSpec{Options: map[string]string{name: value}}); !errors.Is(err, core.ErrInvalid) {
 			t.Errorf("%s %s: %v", name, value, err)
 		}
+	}
+}
+
+// TestSettingsRanges: what is out of range is refused with a sentence that says what the range is.
+func TestSettingsRanges(t *testing.T) {
+	for options, says := range map[[2]string]string{
+		{"slice", "11s"}: "want ", {"hang-deadline", "101s"}: "want 10ms to 1m40s", {"hang-deadline", "97951ms"}: "want at most 1m37.95s with these options",
+		{"firmware", "14"}: "want ", {"faults", "command trap"}: "no action", {"quantum", "1s"}: "unknown; there are",
+	} {
+		err := CheckOptions(map[string]string{options[0]: options[1]})
+		if !errors.Is(err, core.ErrInvalid) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), options[0]) {
+			t.Errorf("%s: %v", options, err)
+		}
+	}
+	s, err := parseSettings(core.DeviceSpec{Options: map[string]string{"hang-deadline": "88s", "slice": "10s", "faults": "command nth=9 fault"}})
+	if err != nil || s.leaveBound() != sdk.LeaveBoundMax || s.firmware().Faults == nil {
+		t.Errorf("%s, %v", s.leaveBound(), err)
 	}
 }

@@ -8,20 +8,24 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/agx/driver"
 	"github.com/gpuwm/gpuwm/plugins/agx/fw"
 	"github.com/gpuwm/gpuwm/plugins/board"
+	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
 // settings are the options of one device in a deployment file:
 //
 //	slice          how long a suspend may take, and so all commands in the rings together; 1ms to 10s, default 50ms
-//	hang-deadline  how long a workgroup may take; 10ms to 100s, default 10s
+//	hang-deadline  how long a workgroup may take; 10ms to 98s without slice, default 10s
 //	cores          cores of the engine, 0 (default) means all
 //	firmware       the firmware's version, 13.5 (default) or 12.3
+//	faults         what goes wrong in the firmware (hw.Plan, fw.Vocabulary); nothing unless given
 type settings struct {
 	// engine is wasm (the default) or test.
 	engine      string
 	slice, hang time.Duration
 	cores       int
 	speaks      string
+	// faults is nil without a plan.
+	faults *hw.Faults
 }
 
 const (
@@ -50,8 +54,18 @@ func parseSettings(spec core.DeviceSpec) (settings, error) {
 		board.Duration("slice", &s.slice, driver.SliceMin, driver.SliceMax),
 		board.Duration("hang-deadline", &s.hang, hangMin, hangMax),
 		board.Number("cores", &s.cores, 0, coresMax),
-		board.Word("firmware", &s.speaks, words...))
-	return s, err
+		board.Word("firmware", &s.speaks, words...),
+		board.Faults("faults", &s.faults, fw.Vocabulary()))
+	if err != nil {
+		return s, err
+	}
+	return s, board.CheckLeave(s.hang, s.leaveBound())
+}
+
+// CheckOptions reports what is wrong with the options of a device, without opening it. Errors wrap core.ErrInvalid.
+func CheckOptions(options map[string]string) error {
+	_, err := parseSettings(core.DeviceSpec{Options: options})
+	return err
 }
 
 // version is the interface that both sides speak.
@@ -62,7 +76,7 @@ func (s settings) version() abi.Version {
 // firmware gives the emulator's settings for a live engine: a workgroup on a CPU may honestly
 // take a second, so the watchdog asks for the end of a workgroup and not of the command.
 func (s settings) firmware() fw.Config {
-	return fw.Config{Version: s.version(), Watchdog: s.hang, HaltGrace: haltGrace, OpenPoints: fw.OpenPoints{WatchdogByProgress: true}}
+	return fw.Config{Version: s.version(), Watchdog: s.hang, HaltGrace: haltGrace, Faults: s.faults, OpenPoints: fw.OpenPoints{WatchdogByProgress: true}}
 }
 
 // timeouts gives the driver's bounds for a live engine: a firmware emulated on

@@ -11,6 +11,7 @@ import (
 	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/sdk"
 )
 
 // Option is one option of a device in a deployment file. Set takes its text.
@@ -85,6 +86,18 @@ func Faults(name string, to **hw.Faults, words hw.Vocabulary) Option {
 		}
 		return err
 	}}
+}
+
+// CheckLeave refuses a hang deadline with which a suspend or destroy, which takes at
+// most leave, could take longer than the SDK waits: a hang would then be reported
+// as a plugin that is silent. Errors wrap core.ErrInvalid.
+func CheckLeave(hang, leave time.Duration) error {
+	over := leave - sdk.LeaveBoundMax
+	if over <= 0 {
+		return nil
+	}
+	return fmt.Errorf("option hang-deadline: %w: %s, want at most %s with these options: a suspend must be over within %s",
+		core.ErrInvalid, hang, hang-over, sdk.LeaveBoundMax)
 }
 
 // Word is an option that is one of a few words.

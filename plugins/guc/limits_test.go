@@ -95,6 +95,12 @@ func TestSettingsRanges(t *testing.T) {
 			t.Errorf("%s=%s: %v", name, c.value, err)
 		}
 	}
+	if err := CheckOptions(map[string]string{"hang-deadline": "98s", "min-run": "1s"}); !errors.Is(err, core.ErrInvalid) || !strings.Contains(err.Error(), "want at most 1m37s with") {
+		t.Errorf("a suspend that the SDK does not wait for: %v", err)
+	}
+	if s, err := parseSettings(core.DeviceSpec{Options: map[string]string{"hang-deadline": "98s"}}); err != nil || s.leaveBound() != sdk.LeaveBoundMax {
+		t.Errorf("%s, %v", s.leaveBound(), err)
+	}
 	s, err := parseSettings(core.DeviceSpec{Options: map[string]string{"runtime-idle": "2s", "min-run": "0s", "quantum": "100s"}})
 	if err != nil || s.idle != 2*time.Second || s.minRun >= 0 || s.quantum != settingMax {
 		t.Errorf("%+v, %v", s, err)

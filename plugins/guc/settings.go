@@ -13,7 +13,7 @@ import (
 // settings are the options of one device in a deployment file:
 //
 //	quantum        how long an entity runs while another waits; 10ms (default) to 100s
-//	hang-deadline  how long a workgroup may take to a preemption point; 10ms to 100s, default 10s
+//	hang-deadline  how long a workgroup may take to a preemption point; 10ms to 98s without min-run, default 10s
 //	cores          cores of the engine, 0 (default) means all
 //	instances      compute engine instances, which execute entities side by side; 1 (default) to 9
 //	min-run        how long an entity runs before a suspend takes it off; 0s to 10s, default 5ms
@@ -73,19 +73,22 @@ func parseSettings(spec core.DeviceSpec) (settings, error) {
 		board.Duration("min-run", &s.minRun, 0, minRunMax),
 		board.Duration("runtime-idle", &s.idle, hangMin, idleMost),
 		board.Faults("faults", &s.faults, fw.Vocabulary()))
+	if err != nil {
+		return s, err
+	}
 	switch s.minRun {
 	case unset:
 		s.minRun = 0 // The driver's default.
 	case 0:
 		s.minRun = -1 // Not at all.
 	}
-	return s, err
+	return s, board.CheckLeave(s.hang, s.leaveBound())
 }
 
-// CheckFaults reports what is wrong with the text of a fault plan. Errors wrap hw.ErrPlan.
-func CheckFaults(text string) error {
-	var faults *hw.Faults
-	return board.Faults("faults", &faults, fw.Vocabulary()).Set(text)
+// CheckOptions reports what is wrong with the options of a device, without opening it. Errors wrap core.ErrInvalid.
+func CheckOptions(options map[string]string) error {
+	_, err := parseSettings(core.DeviceSpec{Options: options})
+	return err
 }
 
 // unset is no duration that an option may have.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/board"
+	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/driver"
 	"github.com/gpuwm/gpuwm/plugins/mali/fw"
 )
@@ -12,15 +13,18 @@ import (
 // settings are the options of one device in a deployment file:
 //
 //	quantum        the tick: how long an entity keeps its slot while another waits; 10ms (default) to 100s
-//	hang-deadline  how long a workgroup may take to a preemption point; 10ms to 100s, default 10s
+//	hang-deadline  how long a workgroup may take to a preemption point; 10ms to 76s, default 10s
 //	cores          cores of the engine, 0 (default) means all
 //	min-run        how long an entity keeps its slot at least; a quantum by default, and more is cut to that
 //	runtime-idle   how long nothing may have happened before the GPU is powered off; 10ms to 24h, default 50ms
+//	faults         what goes wrong in the firmware (hw.Plan, fw.Vocabulary); nothing unless given
 type settings struct {
 	// engine is wasm (the default) or test.
 	engine                      string
 	cores                       int
 	quantum, hang, minRun, idle time.Duration
+	// faults is nil without a plan.
+	faults *hw.Faults
 }
 
 const (
@@ -51,14 +55,21 @@ func parseSettings(spec core.DeviceSpec) (settings, error) {
 		board.Duration("hang-deadline", &s.hang, hangMin, settingMax),
 		board.Number("cores", &s.cores, 0, coresMax),
 		board.Duration("min-run", &s.minRun, 0, settingMax),
-		board.Duration("runtime-idle", &s.idle, hangMin, idleMost))
+		board.Duration("runtime-idle", &s.idle, hangMin, idleMost),
+		board.Faults("faults", &s.faults, fw.Vocabulary()))
 	if err != nil {
 		return s, err
 	}
 	if _, given := spec.Options["min-run"]; given && s.minRun == 0 {
 		s.minRun = -1 // Not at all.
 	}
-	return s, nil
+	return s, board.CheckLeave(s.hang, s.leaveBound())
+}
+
+// CheckOptions reports what is wrong with the options of a device, without opening it. Errors wrap core.ErrInvalid.
+func CheckOptions(options map[string]string) error {
+	_, err := parseSettings(core.DeviceSpec{Options: options})
+	return err
 }
 
 // timeouts gives the driver's bounds for a live engine: a firmware emulated on
@@ -78,7 +89,7 @@ func (s settings) leaveBound() time.Duration {
 
 // firmware and driver fill in what the options decide.
 func (s settings) firmware(c fw.Config) fw.Config {
-	c.ProgressMin, c.Rotation, c.ResetGrace = s.hang, s.quantum, resetGrace
+	c.ProgressMin, c.Rotation, c.ResetGrace, c.Faults = s.hang, s.quantum, resetGrace, s.faults
 	return c
 }
 

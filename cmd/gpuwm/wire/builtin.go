@@ -23,10 +23,12 @@ type settingsOf = *configs.Settings
 var builtins = []struct {
 	name string
 	make func() sdk.Backend
+	// check is what is known of a device's options before a plugin runs.
+	check func(options map[string]string) error
 }{
-	{guc.Name, func() sdk.Backend { return guc.New(guc.Options{}) }},
-	{agx.Name, func() sdk.Backend { return agx.New(agx.Options{}) }},
-	{mali.Name, func() sdk.Backend { return mali.New(mali.Options{}) }},
+	{guc.Name, func() sdk.Backend { return guc.New(guc.Options{}) }, guc.CheckOptions},
+	{agx.Name, func() sdk.Backend { return agx.New(agx.Options{}) }, agx.CheckOptions},
+	{mali.Name, func() sdk.Backend { return mali.New(mali.Options{}) }, mali.CheckOptions},
 }
 
 func builtinNames() []string {
@@ -63,12 +65,13 @@ func Environment(*configs.Settings) configs.Env {
 	return env
 }
 
-// checkDevice finds a bad fault plan before a plugin is started for it.
+// checkDevice finds options that a built-in backend would refuse before a plugin is started for it.
 func checkDevice(spec core.DeviceSpec) error {
-	if spec.Backend != guc.Name || spec.Options["faults"] == "" {
+	at := slices.Index(builtinNames(), spec.Backend)
+	if at < 0 {
 		return nil
 	}
-	return guc.CheckFaults(spec.Options["faults"])
+	return builtins[at].check(spec.Options)
 }
 
 func checkKernel(format string, code []byte, entry string, args []core.Arg, bufferBytes uint64) error {
