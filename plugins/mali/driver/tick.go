@@ -182,7 +182,8 @@ const halfRanks = slotsMax / 2
 
 // rank gives every group that is to be resident a CSG priority of its own: who had least GPU
 // time, valued with its weight, comes first. Priorities change one after the other; so
-// that no two groups ever have the same one, a new order takes the half that is not in use.
+// that no two groups have the same one meanwhile, a new order takes the half that is not in
+// use. More residents than fit a half have the whole range, and two may be alike for a moment.
 func (d *Driver) rank() map[core.EntityID]uint8 {
 	var list []*group
 	for _, key := range d.want {
