@@ -14,7 +14,7 @@ import (
 func TestSettingsRanges(t *testing.T) {
 	for options, says := range map[[2]string]string{
 		{"quantum", "9ms"}: "want 10ms to 1m40s", {"hang-deadline", "101s"}: "want 10ms to 1m40s", {"hang-deadline", "76001ms"}: "want at most 1m16s with these options",
-		{"min-run", "11ms"}: "the quantum is 10ms", {"faults", "g2h drop"}: "no point", {"slice", "1s"}: "unknown; there are",
+		{"min-run", "101s"}: "want 0s to 1m40s", {"faults", "g2h drop"}: "no point", {"slice", "1s"}: "unknown; there are",
 	} {
 		err := CheckOptions(map[string]string{options[0]: options[1]})
 		if !errors.Is(err, core.ErrInvalid) || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), options[0]) {
