@@ -30,7 +30,8 @@ func (r *Registers) Interrupts(blocks ...[4]uint32) *Registers {
 }
 
 // Commands makes pairs of a command and a status register, {command, status, bits}:
-// a store to the command sets the bits in status before the command can be seen.
+// status reads with the bits from the store of a command, which is not 0, until the device
+// has taken it. Begin takes it; the bits then stand until the device clears them.
 func (r *Registers) Commands(commands ...[3]uint32) *Registers {
 	for _, c := range commands {
 		if !has(r.bus.commands, c) {
@@ -92,6 +93,19 @@ func (r *Registers) Take(offset uint32) uint32 {
 	return 0
 }
 
+// Begin takes a command from a register of Commands, with 0 when there is none. The
+// bits in its status register are the device's from then on: there is no moment at which a
+// command is known to neither register, whatever the host stores meanwhile.
+func (r *Registers) Begin(command uint32) uint32 {
+	for _, c := range r.bus.commands {
+		if p := r.pointer(command); c[0] == command && p != nil && atomic.LoadUint32(p) != 0 {
+			r.Set(c[1], c[2])
+			return r.Take(command)
+		}
+	}
+	return 0
+}
+
 // pointer returns the word of a register, nil when there is none.
 func (r *Registers) pointer(offset uint32) *uint32 {
 	addr, ok := r.address(offset)
@@ -113,11 +127,6 @@ func (r *Registers) stored(offset, v uint32) bool {
 			return false
 		}
 	}
-	for _, c := range r.bus.commands {
-		if c[0] == offset {
-			r.Set(c[1], c[2])
-		}
-	}
 	return true
 }
 
@@ -126,6 +135,12 @@ func (r *Registers) loaded(offset uint32) (uint32, bool) {
 	for _, b := range r.bus.interrupts {
 		if b[3] == offset {
 			return r.Load(b[0]) & r.Load(b[2]), true
+		}
+	}
+	for _, c := range r.bus.commands {
+		// The command first: who has taken it set the bits before.
+		if p := r.pointer(offset); c[1] == offset && p != nil && r.Load(c[0]) != 0 {
+			return fromLittle32(atomic.LoadUint32(p)) | c[2], true
 		}
 	}
 	return 0, false

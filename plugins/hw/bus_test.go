@@ -2,6 +2,7 @@ package hw
 
 import (
 	"errors"
+	"runtime"
 	"sync"
 	"testing"
 )
@@ -39,16 +40,78 @@ func TestInterruptBlock(t *testing.T) {
 	}
 }
 
-func TestCommandIsBusyAtOnce(t *testing.T) {
+// TestCommandIsBusyUntilItEnds: at no moment is a command known to neither register.
+func TestCommandIsBusyUntilItEnds(t *testing.T) {
+	const command, status = 0x1018, 0x1028
 	r := newBus(t)
-	r.Store(0x1018, 5)
-	if r.Load(0x1028) != 1 || r.Take(0x1018) != 5 || r.Take(0x1018) != 0 {
-		t.Error("the command is not under way")
+	busy := func(when string, want uint32) {
+		t.Helper()
+		if have := r.Load(status); have != want {
+			t.Errorf("%s: status %#x, want %#x", when, have, want)
+		}
 	}
-	r.Clear(0x1028, 1)
-	if r.Load(0x1028) != 0 {
-		t.Error("still busy")
+	r.Store(status, 0xA0)
+	if cmd := r.Begin(command); cmd != 0 {
+		t.Errorf("command %d from nobody", cmd)
 	}
+	r.Store(command, 0)
+	busy("no command", 0xA0)
+	r.Store(command, 5)
+	busy("stored", 0xA1)
+	if cmd := r.Begin(command); cmd != 5 {
+		t.Errorf("command %d, want 5", cmd)
+	}
+	busy("begun", 0xA1)
+	if cmd := r.Begin(command); cmd != 0 {
+		t.Errorf("command %d came twice", cmd)
+	}
+	r.Store(command, 6) // By a host that does not wait.
+	r.Clear(status, 1)
+	busy("the first ended, the second waits", 0xA1)
+	if cmd := r.Begin(command); cmd != 6 {
+		t.Errorf("command %d, want 6", cmd)
+	}
+	r.Clear(status, 1)
+	busy("both ended", 0xA0)
+	r.Store(status+4, 7)
+	if cmd := r.Begin(status + 4); cmd != 0 {
+		t.Errorf("command %d from a register that takes none", cmd)
+	}
+}
+
+// TestNoCommandIsMissed: a host that waits for the end of each command finds it done.
+func TestNoCommandIsMissed(t *testing.T) {
+	const command, status, done, rounds = 0x1018, 0x1028, 0x1030, 100_000
+	r := newBus(t)
+	var wg sync.WaitGroup
+	wg.Add(1)
+	go func() {
+		defer wg.Done()
+		for {
+			cmd := r.Begin(command)
+			if cmd == 0 {
+				runtime.Gosched()
+				continue
+			}
+			r.Store(done, cmd)
+			r.Clear(status, 1)
+			if cmd == rounds {
+				return
+			}
+		}
+	}()
+	for n := uint32(1); n <= rounds; n++ {
+		r.Store(command, n)
+		for r.Load(status) != 0 {
+			runtime.Gosched()
+		}
+		if have := r.Load(done); have != n {
+			t.Errorf("command %d has ended, %d was done", n, have)
+			r.Store(command, rounds)
+			break
+		}
+	}
+	wg.Wait()
 }
 
 func TestRow(t *testing.T) {

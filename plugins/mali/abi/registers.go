@@ -208,7 +208,7 @@ var (
 		{RegJobIntRaw, RegJobIntClear, RegJobIntMask, RegJobIntStat},
 		{RegMMUIntRaw, RegMMUIntClear, RegMMUIntMask, RegMMUIntStat},
 	}
-	// RegCommands are the registers of which a store sets busy in another one:
+	// RegCommands are the registers of which a store makes another one read as busy:
 	// command, status, busy bits.
 	RegCommands = func() (c [ASMax][3]uint32) {
 		for as := range uint32(ASMax) {

@@ -40,10 +40,13 @@ func (a *access) Error() string {
 // whether there was anything.
 func (f *Firmware) takeASCommand(as uint32) bool {
 	r, base := f.cfg.Ports.Registers, abi.ASBase(as)
-	if r.Load(base+abi.RegASStatus)&abi.ASStatusBusy == 0 || f.as[as].stuck {
+	if f.as[as].stuck {
 		return false
 	}
-	cmd := r.Take(base + abi.RegASCommand)
+	cmd := r.Begin(base + abi.RegASCommand)
+	if cmd == 0 {
+		return false
+	}
 	f.note("MMU", func(w []uint32) string { return fmt.Sprintf("as=%d %s", w[0], abi.ASCommandName(w[1])) }, as, cmd)
 	if rules, lost := f.meet(PointCommand, commandMMU, uint64(as)); lost || stuckRule(rules) {
 		f.as[as].stuck = true
