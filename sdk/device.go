@@ -122,8 +122,10 @@ func (d *device) call(name string, bound time.Duration, f func(context.Context) 
 	return d.guard(name, func() error { return f(ctx) })
 }
 
-// laneMax is how many items may wait for one entity.
-func (d *device) laneMax() int { return 2*int(min(d.description.Credits, 1<<20)) + laneSlack }
+// full reports whether as much waits for an entity as may. The mutex is held.
+func (d *device) full(l *lane) bool {
+	return len(l.items)+int(l.ahead.Load()) >= 2*int(min(d.description.Credits, 1<<20))+laneSlack
+}
 
 // take queues the commands of a session. An error ends the session.
 func (d *device) take(from *session, commands []core.Command) error {
@@ -145,7 +147,7 @@ func (d *device) take(from *session, commands []core.Command) error {
 		if l == nil || c.Seq <= l.applied || c.Epoch < l.epoch {
 			continue
 		}
-		if len(l.items) >= d.laneMax() {
+		if d.full(l) {
 			return fmt.Errorf("commands of entity %d: %w", c.Entity, core.ErrFull)
 		}
 		l.applied, l.epoch = c.Seq, c.Epoch
@@ -223,6 +225,7 @@ func (d *device) next(l *lane, spare []item) ([]item, bool) {
 	if len(l.items) > 0 {
 		items := l.items
 		l.items = spare
+		l.ahead.Store(int32(len(items)))
 		return items, true
 	}
 	for _, queue := range [][]item{l.items, spare} {

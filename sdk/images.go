@@ -305,7 +305,7 @@ func (d *device) enqueueSave(key uploadKey, save *saving) error {
 	if key.epoch < l.epoch {
 		return fmt.Errorf("save entity %d of epoch %d: %w", key.entity, key.epoch, core.ErrStale)
 	}
-	if len(l.items) >= d.laneMax() {
+	if d.full(l) {
 		return fmt.Errorf("commands of entity %d: %w", key.entity, core.ErrFull)
 	}
 	d.queue(l, item{other: &request{save: save}})

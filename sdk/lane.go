@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -26,6 +27,9 @@ type lane struct {
 	over    core.Epoch
 	items   []item
 	running bool
+	// ahead is how many items the executor has taken and not begun; they wait like
+	// those in items. It counts them down without the mutex.
+	ahead atomic.Int32
 
 	// Owned by the executor.
 	entity    Entity
@@ -75,6 +79,7 @@ func (l *lane) run() {
 			if l.d.ctx.Err() != nil {
 				break
 			}
+			l.ahead.Add(-1)
 			l.do(&items[i])
 		}
 		l.endRuns()

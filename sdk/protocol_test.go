@@ -168,7 +168,7 @@ func TestFullEventLogHoldsTheExecutors(t *testing.T) {
 		// Each job makes two events; ask for more than are kept, within credits.
 		next := uint64(2)
 		ran := func() int { return strings.Count(strings.Join(r.calls.all(), ","), "run") }
-		for range sdk.EventsMax/2/512 + 2 {
+		for range sdk.EventsMax/2/512 + 1 {
 			var batch []core.Command
 			for range 512 {
 				batch = append(batch, runCommand(1, 1, next, next, memory.Instant))
@@ -207,6 +207,29 @@ func TestTooManyCommandsEndTheSession(t *testing.T) {
 		}
 		l.send(batch...)
 		mustBe(t, "beyond the queue", l.broken(), core.ErrFull)
+	})
+	// What the executor has taken together with the command that it carries out waits too.
+	bubble(t, func(t *testing.T, r *rig) {
+		l := r.open(1)
+		batch := []core.Command{createCommand(1, 1, 1)}
+		const together = 10
+		for n := range uint64(together) {
+			batch = append(batch, runCommand(1, 1, 2+n, 2+n, memory.Instant))
+		}
+		l.send(batch...)
+		synctest.Wait()
+		batch = batch[:0]
+		for n := range uint64(2*256 + sdk.LaneSlack - together) {
+			batch = append(batch, runCommand(1, 1, 2+together+n, 2+together+n, memory.Instant))
+		}
+		l.send(batch...)
+		synctest.Wait()
+		if m, err := r.client.Health(t.Context(), &apiv1.HealthRequest{}); err != nil || m.GetPending() != 1+2*256+sdk.LaneSlack {
+			t.Errorf("%d commands pending, %v", m.GetPending(), err)
+		}
+		last := core.CommandSeq(2*256 + sdk.LaneSlack + 2)
+		l.send(runCommand(1, 1, uint64(last), uint64(last), memory.Instant))
+		mustBe(t, "beyond the queue, part of which was taken", l.broken(), core.ErrFull)
 	})
 }
 
