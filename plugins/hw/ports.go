@@ -174,6 +174,7 @@ type Registers struct {
 	arena   *Arena
 	windows []uint32
 	bus     bus
+	watch   func(offset, v uint32)
 }
 
 // NewRegisters places the register offsets [window, window+PageSize) of each
@@ -217,7 +218,14 @@ func (r *Registers) Store(offset uint32, v uint32) {
 	if addr, ok := r.address(offset); ok {
 		_ = r.arena.Store32(addr, v)
 	}
+	if r.watch != nil {
+		r.watch(offset, v)
+	}
 }
+
+// Watch makes f hear of every Store through r that left something behind, right after it: what another
+// processor could see at that moment. For tests; it is called before r is used.
+func (r *Registers) Watch(f func(offset, v uint32)) { r.watch = f }
 
 // address returns where the register lies in the arena, false when no window has it.
 func (r *Registers) address(offset uint32) (uint64, bool) {

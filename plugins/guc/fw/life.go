@@ -131,12 +131,13 @@ func (f *Firmware) load() {
 		if rules, _ := f.meet(PointLoad, "", hw.NoID); len(rules) > 0 {
 			status = uint8(rules[0].Number())
 		}
-		regs.Store(abi.RegStatus, abi.EncodeLoadStatus(status))
-		regs.Store(abi.RegLoad, 0)
 		if status == abi.LoadReady {
 			f.resetMailbox()
 			f.enter(phaseReady)
 		}
+		// The host may ask as soon as it reads these: last of all, and the end of the load after how it ended.
+		regs.Store(abi.RegStatus, abi.EncodeLoadStatus(status))
+		regs.Store(abi.RegLoad, 0)
 	})
 }
 

@@ -151,6 +151,25 @@ func TestLoadWithoutDelay(t *testing.T) {
 	h.wantRegister(abi.RegStatus, ready)
 }
 
+// TestLoadIsOverWhenItIs: a host that asks the very moment the registers say that the firmware is up is answered.
+func TestLoadIsOverWhenItIs(t *testing.T) {
+	h := newReady(t, nil)
+	h.store(abi.RegReset, abi.ResetFull)
+	regs, asked := h.ports.Registers, false
+	regs.Watch(func(uint32, uint32) {
+		if asked || regs.Load(abi.RegLoad) != 0 || regs.Load(abi.RegStatus) != ready {
+			return
+		}
+		asked = true
+		regs.Store(abi.RegScratch, 0x5500)
+		regs.Store(abi.RegNotify, 0)
+	})
+	h.store(abi.RegLoad, abi.LoadFirmware)
+	if got := h.box(); !asked || got[0] != 0xF0000000 {
+		t.Errorf("asked %t, the mailbox answers %08x", asked, got)
+	}
+}
+
 func TestFailedLoad(t *testing.T) {
 	h, _ := faulty(t, "load nth=2 fail=0x71")
 	for i, want := range []uint32{ready, 0x7100, ready} {
