@@ -124,6 +124,7 @@ func (q *queue) lay() error {
 	q.store(q.status(abi.PPHWSPSeqno), q.seqno)
 	q.store(q.status(abi.PPHWSPStartSeqno), q.seqno)
 	q.store(q.status(abi.PPHWSPJobTimestamp), q.last.jobTimestamp)
+	q.ticks = q.last.timestamp
 	q.store(q.register(abi.RegTimestampLo), uint32(q.last.timestamp))
 	q.store(q.register(abi.RegTimestampHi), uint32(q.last.timestamp>>32))
 	q.store(q.register(abi.RegRingStart), uint32(q.lrc))

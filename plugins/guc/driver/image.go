@@ -73,10 +73,18 @@ func (q *queue) private() privateState {
 	return privateState{
 		seqno:        q.seqno,
 		jobTimestamp: q.load(q.status(abi.PPHWSPJobTimestamp)),
-		timestamp:    uint64(q.load(q.register(abi.RegTimestampLo))) | uint64(q.load(q.register(abi.RegTimestampHi)))<<32,
+		timestamp:    q.timestamp(),
 		head:         q.load(q.register(abi.RegRingHead)) & abi.RingHeadMask % abi.RingSize,
 		tail:         q.load(q.register(abi.RegRingTail)) & abi.RingTailMask % abi.RingSize,
 	}
+}
+
+// timestamp returns the context's timestamp in microseconds. The context image has it in two words
+// that no load reads as one, and the firmware may be between its two stores. So the low one
+// alone is read, and the high one counted here: looks are far less than 2^32 µs of execution apart.
+func (q *queue) timestamp() uint64 {
+	q.ticks += uint64(q.load(q.register(abi.RegTimestampLo)) - uint32(q.ticks))
+	return q.ticks
 }
 
 func (p privateState) encode() []byte {

@@ -56,7 +56,7 @@ func (q *queue) observe() {
 	if err != nil {
 		return
 	}
-	ticks, w := q.private().timestamp, &q.watch
+	ticks, w := q.timestamp(), &q.watch
 	switch {
 	case w.seqno != j.seqno || w.executed != report.Executed:
 		*w = watch{seqno: j.seqno, executed: report.Executed, base: ticks, ticks: ticks, at: now}

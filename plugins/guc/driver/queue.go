@@ -32,6 +32,8 @@ type queue struct {
 	// seqno is the last one handed out; tail is where the next program goes, in bytes.
 	seqno uint32
 	tail  uint32
+	// ticks is the context's timestamp when it was last looked at.
+	ticks uint64
 
 	// What is wanted; settle works towards it.
 	suspend bool
