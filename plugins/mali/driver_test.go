@@ -105,6 +105,22 @@ func TestImages(t *testing.T) {
 	}
 }
 
+// TestLongWorkgroups: who waits for an endpoint while another's workgroup runs is not timed
+// for it: only execution without the end of a workgroup counts.
+func TestLongWorkgroups(t *testing.T) {
+	w := testWorld(t, setup{driver: func(c *driver.Config) { c.RuntimeIdle, c.Timeouts.Hang = -1, 5*time.Second }})
+	for id, name := range []string{"a", "b", "c"} {
+		w.ok(w.create(name, nil).Run(background, w.job(core.JobID(1+id), 3, "workgroup=3s")))
+	}
+	w.until("all ends", w.over)
+	for _, l := range w.lives {
+		if len(l.lost) > 0 || w.driver.Resets() != 0 {
+			t.Fatalf("reports %q, %d resets", w.log, w.driver.Resets())
+		}
+		w.check(l, 3)
+	}
+}
+
 // TestCancel: a running job leaves at a workgroup boundary and later ones run; a queued one never does.
 func TestCancel(t *testing.T) {
 	w := testWorld(t, setup{})

@@ -12,14 +12,17 @@ const strikesMax = 3
 
 // watch is the timer of a queue. It counts only while the queue could come on: while
 // its group is resident, or waits for a sync object with nothing else to do. What it
-// watches is the end of workgroups, or of jobs where nobody counts those.
+// watches is the end of workgroups, or of jobs where nobody counts those. Execution
+// and the wait for an endpoint are timed apart: who waits for others is not to blame for it.
 type watch struct {
 	at time.Duration
 	// mark changes with every progress.
 	mark uint64
-	// stuck is the time without any.
-	stuck   time.Duration
-	strikes int
+	// executing is what was seen last; stuck is the time on an endpoint without
+	// progress, waited that off it, each since executing changed.
+	executing     bool
+	stuck, waited time.Duration
+	strikes       int
 }
 
 // observe looks at the queues of everybody who could come on.
@@ -52,23 +55,31 @@ func (q *queue) watchProgress(counts bool) {
 		mark += done + 1
 	}
 	if mark != w.mark {
-		*w = watch{at: now, mark: mark}
+		*w = watch{at: now, mark: mark, executing: executing}
+		return
+	}
+	if executing != w.executing { // Nobody saw when: both begin now.
+		w.executing, w.stuck, w.waited = executing, 0, 0
 		return
 	}
 	if !counts {
 		return
 	}
-	w.stuck += since
+	if executing {
+		w.stuck += since
+	} else {
+		w.waited += since
+	}
 	limits := g.d.config.Timeouts
 	switch {
-	case executing && w.stuck >= limits.Hang:
+	case w.stuck >= limits.Hang:
 		g.scan() // Somebody may have come on this very moment.
 		if len(q.jobs) == 0 || q.jobs[0] != j || g.buried {
 			return
 		}
 		g.timedout = true
 		g.condemn(&evidence{job: j, queue: q, cause: core.CauseHang, detail: fmt.Sprintf("no progress in %s of execution", limits.Hang)})
-	case !executing && w.stuck >= limits.Start:
+	case w.waited >= limits.Start:
 		q.remind()
 	}
 }
@@ -77,7 +88,7 @@ func (q *queue) watchProgress(counts bool) {
 // have been lost, and a repeat is harmless. While others execute, the job merely waits.
 func (q *queue) remind() {
 	d, w := q.g.d, &q.watch
-	w.stuck = 0
+	w.waited = 0
 	if q.g.slot == nil {
 		return
 	}
