@@ -38,7 +38,16 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 			s.ok(s.driver.Wake(background))
 			s.settled()
 		}},
-	{name: "terminate-unanswered", failure: "TERMINATE never acknowledged", reaction: "counts as terminated, and the GPU is reset", plan: "csg-ack/TERMINATE id=0 drop", resets: 1,
+	{name: "terminate-unanswered-in-sleep", failure: "TERMINATE never acknowledged on the way to sleep", reaction: "forced: the GPU is reset on the way anyway",
+		plan: "csg-ack/SUSPEND id=0 drop; csg-ack/TERMINATE id=0 drop", victims: []string{"a"}, run: func(s *scene) {
+			s.start()
+			s.run(30 * time.Millisecond)
+			s.ok(s.driver.Sleep(background))
+			s.run(time.Second)
+			s.ok(s.driver.Wake(background))
+			s.settled()
+		}},
+	{name: "terminate-unanswered", failure: "TERMINATE never acknowledged", reaction: "GPU reset, which takes the slot away; its memory is free after it", plan: "csg-ack/TERMINATE id=0 drop", resets: 1,
 		run: func(s *scene) { s.start(); s.run(30 * time.Millisecond); s.ok(s.a.Destroy(background)); s.settled() }},
 	{name: "terminate-unanswered-twice", failure: "TERMINATE never acknowledged, in a reset neither", reaction: "forced: the reset takes the slot away", plan: "csg-ack/TERMINATE id=0 times=2 drop", resets: 1,
 		run: func(s *scene) { s.start(); s.run(30 * time.Millisecond); s.ok(s.a.Destroy(background)); s.settled() }},

@@ -75,7 +75,7 @@ func (d *Driver) suspendRuntime() {
 	}
 	d.suspendAll(func() {
 		for _, s := range d.slots {
-			if g := s.group; g != nil {
+			if g := s.group; g != nil && g.state != forced {
 				d.reset(slotError(s, "group is %s and does not leave", g.state))
 				return
 			}
@@ -87,6 +87,7 @@ func (d *Driver) suspendRuntime() {
 				d.power.off++
 				d.log.Debug("device suspended")
 				for _, g := range d.ordered() {
+					g.advance(gpuReset)
 					if g.state.off() && !g.buried {
 						g.afterSlot()
 					}

@@ -161,11 +161,14 @@ func (d *Driver) suspendAll(done func()) {
 	}
 	for _, s := range d.slots {
 		g := s.group
+		s.asked &= abi.GroupStateMask // Of the rest nobody wants to know any more.
 		switch {
 		case g == nil || g.state == unknown:
 		case g.state == terminating && g.timedout: // It had its time, and the reset takes the slot away.
 			s.asked = 0
 			g.advance(force)
+		case (g.state == starting || g.state == resuming) && d.says(s, abi.GroupTerminate):
+			s.asked = 0 // TERMINATE could not be told from what it says already: the reset takes the slot away.
 		case g.state == terminating:
 		case g.state == suspending && s.asked != 0: // Asked already, and waited for once more.
 		case g.state == active && g.alive():
@@ -212,6 +215,11 @@ func (d *Driver) suspendAll(done func()) {
 			judge(late)
 		})
 	})
+}
+
+// says reports whether a state is acknowledged now, whoever asked for it.
+func (d *Driver) says(s *slot, state abi.GroupState) bool {
+	return d.load(s.iface.output+abi.GroupAck)&abi.GroupStateMask == uint32(state)
 }
 
 // escalate terminates a group that did not leave in time. It is innocent unless its job was seen to stay.

@@ -15,6 +15,7 @@ const (
 	suspended
 	resuming
 	terminating
+	forced
 	terminated
 	unknown
 	gone
@@ -39,6 +40,7 @@ var stateRows = [stateCount]stateRow{
 	suspended:   {"suspended", "SUSPENDED", "off-slot, its streams are in the suspend buffer: its next slot begins with RESUME"},
 	resuming:    {"resuming", "SUSPENDED", "RESUME was requested, its acknowledgement follows, or a reset"},
 	terminating: {"terminating", "ACTIVE", "TERMINATE was requested; acknowledged, or forced when that takes too long"},
+	forced:      {"forced", "TERMINATED", "given up, but the firmware may still have it: its memory stays until a GPU reset takes the slot away"},
 	terminated:  {"terminated", "TERMINATED", "off-slot for good; only its end follows"},
 	unknown:     {"unknown", "UNKNOWN", "the firmware contradicted itself; a reset follows"},
 	gone:        {"gone", "", "its memory is free; final"},
@@ -53,7 +55,9 @@ func (s state) off() bool {
 }
 
 // over reports whether the group can never run again.
-func (s state) over() bool { return s == terminated || s == unknown || s == gone || s == wedged }
+func (s state) over() bool {
+	return s == forced || s == terminated || s == unknown || s == gone || s == wedged
+}
 
 // event is what happens to a group.
 type event uint8
@@ -90,7 +94,7 @@ var eventRows = [eventCount]eventRow{
 	ackSuspended:  {"ack suspended", "SUSPEND was acknowledged"},
 	ackTerminated: {"ack terminated", "TERMINATE was acknowledged"},
 	contradict:    {"contradict", "a state was acknowledged that was not requested"},
-	force:         {"force", "TERMINATE was not acknowledged in time: the slot counts as empty, a reset is near"},
+	force:         {"force", "TERMINATE was not acknowledged in time: a GPU reset is near"},
 	rebuild:       {"rebuild", "what the firmware saved is dropped: the ring is written anew from the portable part"},
 	adoptImage:    {"adopt image", "the suspend buffer of an earlier life, from an image, becomes the group's own"},
 	drop:          {"drop", "a group that is off-slot dies"},
@@ -112,9 +116,10 @@ var transitions = [stateCount]map[event]state{
 	suspending:  {ackSuspended: suspended, sendTerminate: terminating, contradict: unknown, gpuReset: created, wedge: wedged},
 	suspended:   {sendResume: resuming, rebuild: created, drop: terminated, gpuReset: suspended, wedge: wedged},
 	resuming:    {ackActive: active, contradict: unknown, sendTerminate: terminating, gpuReset: created, wedge: wedged},
-	terminating: {ackTerminated: terminated, force: terminated, contradict: unknown, gpuReset: terminated, wedge: wedged},
+	terminating: {ackTerminated: terminated, force: forced, contradict: unknown, gpuReset: terminated, wedge: wedged},
+	forced:      {gpuReset: terminated, wedge: wedged},
 	terminated:  {rebuild: created, drop: terminated, release: gone, gpuReset: terminated, wedge: wedged},
-	unknown:     {contradict: unknown, force: terminated, gpuReset: terminated, wedge: wedged},
+	unknown:     {contradict: unknown, gpuReset: terminated, wedge: wedged},
 	gone:        {},
 	wedged:      {},
 }
