@@ -1,6 +1,7 @@
 package guc
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -27,9 +28,10 @@ type row struct {
 	config func(*setup)
 	// run is what happens; without it the scene's jobs run to their end.
 	run func(s *scene)
-	// resets counts the GT resets, failed says that the device is given up.
-	resets int
-	failed bool
+	// resets counts the GT resets, failed says that the device is given up, because what for.
+	resets  int
+	failed  bool
+	because string
 	// reason is part of what the last GT reset was for.
 	reason string
 	// guilty and victims name the entities that are lost.
@@ -153,6 +155,9 @@ func (r row) test(t *testing.T, set func(*fw.Config)) {
 	}
 	if w.driver.Resets() != r.resets || (len(w.Failed) > 0) != r.failed {
 		w.Broken("%d GT resets, want %d; failed %v", w.driver.Resets(), r.resets, w.Failed)
+	}
+	if r.failed && !strings.Contains(errors.Join(w.Failed...).Error(), r.because) {
+		t.Errorf("given up for %v, want %q", w.Failed, r.because)
 	}
 	if last := w.driver.LastReset(); r.reason != "" && (last == nil || !strings.Contains(last.Error(), r.reason)) {
 		t.Errorf("reset for %v, want %q", last, r.reason)

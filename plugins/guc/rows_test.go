@@ -119,21 +119,36 @@ var rows = []row{
 			}
 			s.settled()
 		}},
-	{name: "load-failure", failure: "firmware load failure after a reset", reaction: "wedged: the device is given up, the process is replaced",
-		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash; load fail=0x71", resets: 1, failed: true, run: func(s *scene) {
-			s.startLate(long)
-			s.Until("the failure", func() bool { return len(s.Failed) > 0 })
-		}},
-	{name: "stuck-engine", failure: "an engine that never stops", reaction: "the reset fails: the device is given up", plan: "batch id=0 stuck", resets: 1, failed: true,
+	{name: "mailbox-wiped", reason: "CRASH", failure: "mailbox reads as zero", reaction: "asked once more when its 50 ms are over", plan: rebooted("SELF_CFG nth=7 wipe"), resets: 1, warned: "mailbox request wiped", victims: []string{"a"}, run: lateEnable},
+	{name: "mailbox-wiped-twice", because: "SELF_CFG: no reply in 50ms", failure: "mailbox reads as zero again", reaction: "the device is given up", plan: rebooted("SELF_CFG nth=7 times=2 wipe"), resets: 1, failed: true, victims: []string{"a"}, run: givenUp},
+	{name: "mailbox-unanswered", because: "CONTROL_CTB: no reply in 50ms", failure: "no reply in the mailbox", reaction: "the device is given up", plan: rebooted("CONTROL_CTB nth=2 drop"), resets: 1, failed: true, victims: []string{"a"}, run: givenUp},
+	{name: "mailbox-busy", reason: "CRASH", failure: "BUSY in the mailbox", reaction: "2 s more for the definite reply", plan: rebooted("CONTROL_CTB nth=2 busy=1900ms"), resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "mailbox-busy-too-long", because: "CONTROL_CTB: no reply in 2s", failure: "BUSY in the mailbox for more than 2 s", reaction: "the device is given up", plan: rebooted("CONTROL_CTB nth=2 busy=2100ms"), resets: 1, failed: true, victims: []string{"a"}, run: givenUp},
+	{name: "mailbox-retried", reason: "CRASH", failure: "RETRY in the mailbox", reaction: "sent again at once, at most 50 times", plan: rebooted("SELF_CFG nth=7 times=50 retry"), resets: 1, victims: []string{"a"}, run: lateEnable},
+	{name: "mailbox-retried-too-often", because: "SELF_CFG: refused 50 times", failure: "RETRY in the mailbox, more than 50 times", reaction: "the device is given up", plan: rebooted("SELF_CFG nth=7 times=51 retry"), resets: 1, failed: true, victims: []string{"a"}, run: givenUp},
+	{name: "mailbox-refused", because: "CONTROL_CTB: firmware answered: error 0x30a", failure: "FAILURE in the mailbox", reaction: "the device is given up", plan: rebooted("CONTROL_CTB nth=2 fail=0x30a"), resets: 1, failed: true, victims: []string{"a"}, run: givenUp},
+	{name: "mailbox-wrong-type", because: "SELF_CFG", failure: "unknown message type in the mailbox", reaction: "the device is given up", plan: rebooted("SELF_CFG nth=7 type=4"), resets: 1, failed: true, victims: []string{"a"}, run: givenUp},
+	{name: "load-failure", because: "load status 0x71", failure: "firmware load failure after a reset", reaction: "wedged: the device is given up, the process is replaced",
+		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash; load fail=0x71", resets: 1, failed: true, run: givenUp},
+	{name: "stuck-engine", because: "an engine did not stop", failure: "an engine that never stops", reaction: "the reset fails: the device is given up", plan: "batch id=0 stuck", resets: 1, failed: true,
 		guilty: []string{"a"}, run: func(s *scene) {
 			s.startLate(short)
 			s.Until("the failure", func() bool { return len(s.Failed) > 0 })
 		}},
-	{name: "resets-in-a-row", failure: "more than three resets in a row without a job's end", reaction: "the device is given up",
-		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 times=always crash", resets: 4, failed: true, victims: []string{"a"}, run: func(s *scene) {
-			s.startLate(long)
-			s.Until("the failure", func() bool { return len(s.Failed) > 0 })
-		}},
+	{name: "resets-in-a-row", because: "3 GT resets in a row", failure: "more than three resets in a row without a job's end", reaction: "the device is given up",
+		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 times=always crash", resets: 4, failed: true, victims: []string{"a"}, run: givenUp},
+}
+
+// rebooted is a plan that makes the firmware die, so that the channel is registered anew, and then does this to
+// the mailbox; each bring-up is six SELF_CFG and a CONTROL_CTB.
+func rebooted(mailbox string) string {
+	return "h2g/SCHED_CONTEXT_MODE_SET id=1 crash; mmio/" + mailbox
+}
+
+// givenUp lets the fault hit the enable of b while a's job executes, and waits for the device's end.
+func givenUp(s *scene) {
+	s.startLate(long)
+	s.Until("the failure", func() bool { return len(s.Failed) > 0 })
 }
 
 // lateEnable lets the fault hit the enable of b while a's job executes.

@@ -38,9 +38,11 @@ const (
 type mailbox struct {
 	left    []abi.Body
 	retries int
-	timer   hw.Timer
-	poll    hw.Timer
-	done    func(abi.Success)
+	// wiped says that the first request was sent again because its registers read back as 0.
+	wiped bool
+	timer hw.Timer
+	poll  hw.Timer
+	done  func(abi.Success)
 	// refused, when set, takes a FAILURE; without, it is the device's end.
 	refused func(abi.Failure)
 }
@@ -114,7 +116,14 @@ func (d *Driver) armMailbox(timeout time.Duration) {
 		box.timer.Stop()
 	}
 	box.timer = d.loop.After(timeout, func() {
-		if d.box == box {
+		switch {
+		case d.box != box:
+		case !box.wiped && d.config.Ports.Registers.Load(abi.RegScratch) == 0:
+			// A function level reset wipes the registers; once that is nobody's fault.
+			box.wiped = true
+			d.log.Warn("mailbox request wiped", "request", box.left[0].Action())
+			d.postMailbox()
+		default:
 			d.fail(fmt.Errorf("mailbox: %s: no reply in %s", box.left[0].Action(), timeout))
 		}
 	})
@@ -194,7 +203,7 @@ func (d *Driver) advanceMailbox(reply abi.Success) {
 	box := d.box
 	box.timer.Stop()
 	box.poll.Stop()
-	box.left, box.retries = box.left[1:], 0
+	box.left, box.retries, box.wiped = box.left[1:], 0, false
 	if len(box.left) > 0 {
 		d.postMailbox()
 		return
