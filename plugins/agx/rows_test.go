@@ -72,6 +72,8 @@ var rows = []row{
 		}},
 	{name: "dead-not-retired", failure: "9: a dead command is not retired after the resume", reaction: "after 1 s the device is given up, with the guilty named",
 		plan: "command id=2 nth=5 fault; stamp id=0 nth=5 keep", failed: "a dead command was not retired in 1s", guilty: []string{"a"}, cause: core.CauseMemory},
+	{name: "dead-not-retired-killed", failure: "9: the same, and its entity was killed before the halt", reaction: "the same; there is nobody to name",
+		plan: "command id=2 nth=5 hang; stamp id=0 nth=5 keep", failed: "a dead command was not retired in 1s", run: killedWhileHanging},
 	{name: "crash-before-init", failure: "10: crash before Init", reaction: "a clean error of the start", plan: "init crash", failed: "firmware crashed: \"injected at init\"", down: true},
 	{name: "crash", failure: "10: crash while jobs run", reaction: "the device is given up, all its entities are victims of that, the crash log says why; the process is replaced",
 		plan: "command id=2 nth=5 crash", failed: "firmware crashed: \"injected at command\"", run: func(s *scene) {
@@ -94,10 +96,29 @@ var rows = []row{
 	{name: "stamp-kept", failure: "15: a stamp is not written", reaction: "the next one covers it; with none, descriptor and done pointer are believed after 2 s", plan: "stamp times=always keep", warned: "stamp was lost", run: oneJobEach},
 	{name: "stamp-rolls-back", failure: "15: a stamp rolls back", reaction: "logged, believed in nothing; then as a lost one", plan: "stamp nth=3 back=2", warned: "stamp makes no sense", run: oneJobEach},
 	{name: "stamp-jumps", failure: "15: a stamp beyond what was submitted", reaction: "logged, nothing that was not submitted is completed; then as a lost one", plan: "stamp nth=2 jump=200", warned: "stamp makes no sense", run: oneJobEach},
+	{name: "stamp-kept-before-fault", failure: "15: a stamp is not written, and the next command faults", reaction: "the first one's descriptor is done: only the second one is to blame",
+		plan: "stamp id=0 nth=4 keep; command id=2 nth=5 fault", halts: 1, guilty: []string{"a"}, cause: core.CauseMemory, run: func(s *scene) {
+			s.a, s.b, s.c = s.Create("a", nil), s.Create("b", nil), s.Create("c", nil)
+			s.Still = true
+			for id := core.JobID(1); id <= 6; id++ {
+				s.OK(s.a.Run(background, s.Job(id, 1, "workgroup=1ms")))
+			}
+			s.Still = false
+			s.settled()
+			if lost := s.a.Lost[0]; lost.Job != 5 || s.a.Ended[4] != "completed" {
+				s.t.Errorf("lost %+v, ended %v", lost, s.a.Ended)
+			}
+		}},
 	{name: "stamp-too-early", failure: "15: a stamp of a command that is under way", reaction: "the descriptor does not agree: logged, waited for", plan: "stamp id=0 nth=5 jump=1", warned: "stamp without work", run: func(s *scene) {
 		s.a, s.b, s.c = s.Create("a", nil), s.Create("b", nil), s.Create("c", nil)
 		s.OK(s.a.Run(background, s.Job(1, 300, "workgroup=1ms")))
 		s.settled()
+	}},
+	{name: "stamp-too-early-killed", failure: "15: the same, and its entity is killed meanwhile", reaction: "its memory and its slots are kept until the descriptor says that the command is off the GPU", plan: "stamp id=0 nth=5 jump=1", warned: "stamp without work", run: func(s *scene) {
+		s.a, s.b, s.c = s.Create("a", nil), s.Create("b", nil), s.Create("c", nil)
+		s.OK(s.a.Run(background, s.Job(1, 300, "workgroup=1ms")))
+		s.Until("the stamp", func() bool { return s.faults.Fired() > 0 })
+		s.OK(s.a.Destroy(background)) // It checks that nothing of it is on the engine.
 	}},
 	{name: "events-late", failure: "17: Flags come late", reaction: "the poll sees the stamps, the late Flags nothing new", plan: "event/Flag times=always delay=20ms"},
 	{name: "pipe-frozen", failure: "18: kicks are not taken", reaction: "kicked again after 2 s, three times, then the device is given up: nothing is overwritten", plan: "pipe nth=6 freeze", failed: "blocked: job 1 does not execute, kicked 3 times"},
@@ -124,6 +145,10 @@ var rows = []row{
 	{name: "channel-dm-kill", failure: "21: ChannelError, killed", reaction: "the same, trap", plan: "command id=2 nth=5 channel-error=1", guilty: []string{"a"}, cause: core.CauseTrap},
 	{name: "channel-aborted", failure: "21: ChannelError, aborted", reaction: "the same, trap", plan: "command id=2 nth=5 channel-error=2", guilty: []string{"a"}, cause: core.CauseTrap},
 	{name: "channel-unknown", failure: "21: ChannelError, unknown", reaction: "the same, trap", plan: "command id=2 nth=5 channel-error=3", guilty: []string{"a"}, cause: core.CauseTrap},
+	{name: "channel-twice", failure: "21: the same ChannelError twice", reaction: "RecoverChannel is sent once; the second one is logged and dropped",
+		plan: "command id=2 nth=5 channel-error=1; event/ChannelError duplicate", guilty: []string{"a"}, cause: core.CauseTrap, warned: "channel error again"},
+	{name: "channel-error-killed", failure: "21: ChannelError of a queue whose entity was killed, and its stamp is lost", reaction: "after 1 s the device is given up",
+		plan: "command id=2 nth=5 channel-error=1; event/ChannelError delay=100ms; stamp id=0 nth=5 keep", failed: "a dead command was not retired in 1s", run: killedWhileHanging},
 	{name: "channel-event-lost", failure: "21: a ChannelError is lost", reaction: "the descriptor says that the work faulted, and nothing comes: after 2 s the device is given up, with the guilty named",
 		plan: "command id=2 nth=5 channel-error=1; event/ChannelError drop", failed: "neither halts nor retires a command that faulted"},
 	{name: "blocked", failure: "22: a queue is blocked and nobody says by what", reaction: "kicked again three times, reported as blocked and not as hung; the driver puts no barrier into a ring", plan: "pipe times=always drop", failed: "blocked: job 1 does not execute, kicked 3 times"},
@@ -179,4 +204,18 @@ func hangBesideLong(s *scene) {
 	s.OK(s.a.Run(background, s.Job(1, workgroups, "workgroup=1ms")))
 	s.OK(s.b.Run(background, s.Job(2, 1000, "workgroup=7ms")))
 	s.settled()
+}
+
+// killedWhileHanging destroys a when the plan has begun; it does not end before the device does.
+func killedWhileHanging(s *scene) {
+	s.a, s.b, s.c = s.Create("a", nil), s.Create("b", nil), s.Create("c", nil)
+	s.OK(s.a.Run(background, s.Job(1, workgroups, "workgroup=1ms")))
+	s.Until("the fault", func() bool { return s.faults.Fired() > 0 })
+	begun := s.Clock.Now()
+	if err := s.a.Destroy(background); err == nil {
+		s.t.Error("destroyed with a command in the ring")
+	}
+	if took := s.Clock.Now() - begun; took > 5*time.Second {
+		s.t.Errorf("the device was given up after %s", took)
+	}
 }

@@ -67,13 +67,18 @@ func (q *queue) retire(c *command, done *completions) bool {
 	whole := err == nil && report.Status == hw.StatusDone && report.Done == c.count
 	// What was given up runs out, however it ends.
 	over := q.lost || q.state.ending()
-	if !whole && c.fault == nil && !over {
-		if err != nil || report.Status != hw.StatusFault {
-			return q.doubt(c)
-		}
+	switch {
+	case c.fault != nil && (err != nil || report.Status != hw.StatusRunning):
+		// Its end was announced; the work of one that the firmware could not read never began.
+	case err != nil || !offGPU(report.Status):
+		return q.doubt(c)
+	case whole || over:
+	case report.Status == hw.StatusFault:
 		// The event was lost, but the descriptor knows.
 		c.fault = testimony(report)
 		q.advance(mark)
+	default:
+		return q.doubt(c)
 	}
 	d, j := q.d, c.job
 	j.commands--
@@ -94,7 +99,9 @@ func (q *queue) retire(c *command, done *completions) bool {
 	q.dropLast()
 	q.last = c
 	if f := c.fault; f != nil {
-		q.disarm()
+		if !q.marked() {
+			q.disarm()
+		}
 		done.report()
 		if q.state == failing && q.advance(lose) {
 			q.lose(c, f)
@@ -105,6 +112,11 @@ func (q *queue) retire(c *command, done *completions) bool {
 		done.add(j)
 	}
 	return true
+}
+
+// offGPU reports whether a descriptor says that nothing executes it any more, nor will.
+func offGPU(s hw.Status) bool {
+	return s == hw.StatusDone || s == hw.StatusFault || s == hw.StatusPreempted
 }
 
 func (q *queue) disarm() {

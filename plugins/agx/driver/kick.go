@@ -196,7 +196,7 @@ func (q *queue) hold() bool {
 	q.slot, q.vm, q.held = slot, vm, true
 	// The slot's value goes on, whoever had it.
 	q.completed = d.stamp(slot)
-	q.value = q.completed
+	q.value, q.base, q.recovered = q.completed, q.completed, q.completed
 	return true
 }
 

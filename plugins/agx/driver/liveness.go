@@ -30,6 +30,8 @@ type watch struct {
 	// at is when it last came on, or was kicked again.
 	at      time.Duration
 	strikes int
+	// illegible is since when its descriptor makes no sense; 0 while it does.
+	illegible time.Duration
 }
 
 // observe looks at all first commands: do they begin, do they come on. The firmware's
@@ -50,10 +52,15 @@ func (q *queue) observe() {
 		return
 	}
 	c, now, w := q.commands[0], d.config.Clock.Now(), &q.watch
+	if c.fault != nil {
+		return // Its stamp has a deadline.
+	}
 	r, err := q.readReport(c)
-	if err != nil || c.fault != nil {
+	if err != nil {
+		q.illegible(now, err)
 		return
 	}
+	w.illegible = 0
 	if r.Status != w.status || r.Executed != w.executed {
 		*w = watch{status: r.Status, executed: r.Executed, at: now}
 		d.life.sign = now
@@ -69,13 +76,26 @@ func (q *queue) observe() {
 		c.fault = &fault{guilty: true, cause: core.CauseHang, detail: fmt.Sprintf("no workgroup ended in %s", t.Hang)}
 		d.log.Warn("job hang detected", "entity", q.entity, "job", c.job.id, "slot", q.slot)
 		d.fail(fmt.Errorf("queue %d: the firmware's watchdog does not end a command that hangs", q.uuid))
-	case r.Status == hw.StatusFault && now-w.at >= t.Start:
-		c.fault = testimony(r)
+	case (r.Status == hw.StatusFault || r.Status == hw.StatusPreempted) && now-w.at >= t.Start:
+		if r.Status == hw.StatusFault {
+			c.fault = testimony(r)
+		}
 		d.fail(fmt.Errorf("queue %d: the firmware neither halts nor retires a command that faulted", q.uuid))
 	case r.Status == hw.StatusIdle && q.unsent < len(q.commands) && now-w.at >= t.Start:
 		q.remind(now)
 	case r.Status == hw.StatusDone && now-w.at >= t.Start && !q.force():
 		q.remind(now)
+	}
+}
+
+// illegible bounds how long the descriptor of the first command may make no sense.
+func (q *queue) illegible(now time.Duration, err error) {
+	w, d := &q.watch, q.d
+	if w.illegible == 0 {
+		w.illegible = now
+	}
+	if bound := d.config.Timeouts.Start; now-w.illegible >= bound {
+		d.fail(fmt.Errorf("queue %d: the descriptor of job %d makes no sense for %s: %w", q.uuid, q.commands[0].job.id, bound, err))
 	}
 }
 

@@ -39,8 +39,9 @@ type queue struct {
 	unsent   int
 	// last is the most recently retired one: the firmware may touch it once more.
 	last *command
-	// value is the last stamp value handed out, completed the last one seen.
-	value, completed uint32
+	// value is the last stamp value handed out, completed the last one seen, base what the slot
+	// had when it was taken, recovered up to where channel errors were dealt with.
+	value, completed, base, recovered uint32
 	// counter and eventSeq are sequences that images carry on.
 	counter, eventSeq uint64
 	rates             rates
@@ -251,10 +252,15 @@ func (q *queue) armRetire(after time.Duration) {
 	q.deadline = q.d.loop.After(after, func() {
 		q.deadline = nil
 		q.d.scanQueue(q)
-		if slices.ContainsFunc(q.commands, func(c *command) bool { return c.fault != nil }) {
+		if q.marked() {
 			q.d.fail(fmt.Errorf("queue %d: a dead command was not retired in %s", q.uuid, after))
 		}
 	})
+}
+
+// marked reports whether a command in the ring is over, and owes its stamp.
+func (q *queue) marked() bool {
+	return slices.ContainsFunc(q.commands, func(c *command) bool { return c.fault != nil })
 }
 
 func (q *queue) answerSuspends(err error) { host.Answer(&q.suspendWaits, err) }

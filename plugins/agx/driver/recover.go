@@ -133,7 +133,7 @@ func (d *Driver) resumed() {
 	r := &d.recovery
 	r.step = recoveryNone
 	for _, q := range d.working() {
-		if q.state == failing {
+		if q.marked() {
 			q.armRetire(d.config.Timeouts.Retire)
 		}
 	}
@@ -184,11 +184,9 @@ func (d *Driver) mark() {
 		if d.loop.Failure() != nil {
 			return
 		}
-		for _, c := range q.commands {
-			if c.fault == nil && abi.Passed(p.Value, c.value) {
-				c.fault = d.judge(q, c, p.Slot, info, valid, len(list))
-				q.advance(mark)
-			}
+		for _, c := range q.upTo(p.Value) {
+			c.fault = d.judge(q, c, p.Slot, info, valid, len(list))
+			q.advance(mark)
 		}
 	}
 }
@@ -222,21 +220,39 @@ func (d *Driver) judge(q *queue, c *command, slot uint32, info abi.MMUFault, val
 	return f
 }
 
+// upTo are the commands that a halt or a channel error concerns when it names this value: those
+// up to it, but for earlier ones whose descriptor says that all was done. These only miss their stamp.
+func (q *queue) upTo(value uint32) []*command {
+	var list []*command
+	for _, c := range q.commands {
+		if c.fault != nil || !abi.Passed(value, c.value) {
+			continue
+		}
+		if r, err := q.readReport(c); c.value != value && err == nil && r.Status == hw.StatusDone && r.Done == c.count {
+			continue
+		}
+		list = append(list, c)
+	}
+	return list
+}
+
 // channelError: one queue was stopped by the firmware. Its commands up to the
-// value are over, and it goes on when it is told to; nobody else is concerned.
+// value are over, and it goes on when it is told to, once; nobody else is concerned.
 func (d *Driver) channelError(m *abi.ChannelError) {
-	q := d.events.holder(m.Slot)
-	if q == nil || m.Pipe != uint32(abi.PipeCompute) {
+	q := d.events.owner(m.Slot)
+	if q == nil || m.Pipe != uint32(abi.PipeCompute) || !q.submitted(m.Slot, m.Value) {
 		d.log.Warn("channel error of nobody", "slot", m.Slot, "pipe", m.Pipe)
 		return
 	}
+	if abi.Passed(q.recovered, m.Value) {
+		d.log.Warn("channel error again", "entity", q.entity, "slot", m.Slot)
+		return
+	}
+	q.recovered = m.Value
 	d.scanQueue(q)
 	what := abi.ChannelErrorType(m.Error)
-	marked := false
-	for _, c := range q.commands {
-		if c.fault != nil || !abi.Passed(m.Value, c.value) {
-			continue
-		}
+	d.log.Warn("channel error", "entity", q.entity, "slot", m.Slot, "cause", what)
+	for _, c := range q.upTo(m.Value) {
 		f := &fault{guilty: true, cause: core.CauseTrap, detail: fmt.Sprintf("channel error: %s", what)}
 		if what == abi.ChannelMemoryError {
 			f.cause = core.CauseMemory
@@ -245,16 +261,19 @@ func (d *Driver) channelError(m *abi.ChannelError) {
 			f = testimony(r)
 		}
 		c.fault = f
-		marked = q.advance(mark) || marked
+		q.advance(mark)
 	}
-	if q.work == nil || !q.work.known {
-		return
-	}
-	d.log.Warn("channel error", "entity", q.entity, "slot", m.Slot, "cause", what)
 	d.control(&abi.RecoverChannel{Pipe: m.Pipe, Queue: q.work.queueInfo(), Value: m.Value}, func() {
-		if marked && q.state == failing {
+		if q.marked() {
 			q.armRetire(d.config.Timeouts.Retire)
 		}
 		d.loop.LookAgain()
 	})
+}
+
+// submitted reports whether the firmware was told of a command with this stamp value since the
+// queue took its event slot, and knows the queue still.
+func (q *queue) submitted(slot, value uint32) bool {
+	return q.work != nil && q.work.known && !q.relaying && q.state != destroying && q.slot == slot &&
+		abi.StampsBetween(q.base, value) > 0 && abi.Passed(q.value, value)
 }

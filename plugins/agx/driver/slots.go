@@ -63,8 +63,16 @@ func (s *slots) forget(q *queue) (number uint32, had bool) {
 
 // holder returns who holds a slot now; nil for nobody.
 func (s *slots) holder(number uint32) *queue {
+	if q := s.owner(number); q != nil && s.list[number-s.first].held {
+		return q
+	}
+	return nil
+}
+
+// owner returns who holds a slot, or had it last; nil for nobody.
+func (s *slots) owner(number uint32) *queue {
 	i := number - s.first
-	if i >= uint32(len(s.list)) || !s.list[i].held {
+	if i >= uint32(len(s.list)) {
 		return nil
 	}
 	return s.list[i].owner
