@@ -138,6 +138,12 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 			s.ok(s.a.Run(background, s.job(1, 300, "workgroup=1ms")))
 			s.until("the failure", func() bool { return len(s.failed) > 0 })
 		}},
+	{name: "endpoint-stuck-frozen", failure: "an endpoint that never stops, under an MCU that stands still", reaction: "nothing was heard of the firmware, so nobody is accused: the reset fails, the device is given up, all are victims",
+		plan: "run id=0 stuck; csg-ack/STATUS_UPDATE nth=8 freeze", resets: 1, failed: true, victims: []string{"a", "b", "c"},
+		run: func(s *scene) {
+			s.start()
+			s.until("the failure", func() bool { return len(s.failed) > 0 })
+		}},
 	{name: "halt-unreached", failure: "HALT not reached", reaction: "slow restart", plan: "halt drop", run: sleepOnce(0, 1), warned: "firmware does not halt"},
 	{name: "halt-panic", failure: "HALT_STATUS 0x4E or 0x4F", reaction: "slow restart", plan: "halt status=0x4e", run: sleepOnce(0, 1), warned: "firmware halted badly"},
 	{name: "fast-restart-fails", failure: "fast restart fails once", reaction: "slow restart", plan: "boot/warm fatal", run: sleepOnce(0, 1), warned: "fast boot failed"},

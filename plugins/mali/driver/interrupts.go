@@ -20,6 +20,7 @@ func (d *Driver) serveInterrupts(all bool) {
 		if raw == 0 {
 			break
 		}
+		d.alive()
 		d.write(abi.RegJobIntClear, raw)
 		if raw&abi.JobIntGlobal != 0 {
 			d.serveGlobal()
@@ -48,7 +49,6 @@ func (d *Driver) listening() bool {
 
 // serveGlobal takes the events of the global interface.
 func (d *Driver) serveGlobal() {
-	d.alive()
 	req, ack := d.load(d.iface.input+abi.GlobalReq), d.load(d.iface.output+abi.GlobalAck)
 	events := abi.Pending(req, ack) & abi.GlobalEvents
 	d.store(d.iface.input+abi.GlobalReq, abi.Acknowledge(req, ack, events))
@@ -63,7 +63,6 @@ func (d *Driver) serveSlot(s *slot) {
 	if g == nil {
 		return
 	}
-	d.alive()
 	// IRQ_ACK first: an event that comes while we look raises the interrupt again.
 	streams := d.load(s.iface.output + abi.GroupIRQReq)
 	pending := streams ^ d.load(s.iface.input+abi.GroupIRQAck)
@@ -71,6 +70,9 @@ func (d *Driver) serveSlot(s *slot) {
 	req, ack := d.load(s.iface.input+abi.GroupReq), d.load(s.iface.output+abi.GroupAck)
 	events := abi.Pending(req, ack) & abi.GroupEvents
 	d.store(s.iface.input+abi.GroupReq, abi.Acknowledge(req, ack, events))
+	if pending|events != 0 { // To look is no sign of life, to find something is.
+		d.alive()
+	}
 	again := uint32(0)
 	for ; pending != 0; pending &= pending - 1 {
 		if m := bits.TrailingZeros32(pending); m < len(g.queues) && d.serveStream(s, m) {

@@ -11,10 +11,13 @@ import (
 )
 
 // finishEnded takes in the executions that have ended, and shows how far the
-// others are. It reports whether anything happened.
+// others are. It reports whether anything happened. An MCU that stands still does neither.
 func (f *Firmware) finishEnded() bool {
 	worked, now := false, f.now()
 	for _, r := range slices.Clone(f.runs) {
+		if f.mcu.frozen && r.d != nil {
+			continue
+		}
 		if r.ended.Load() {
 			f.runs = slices.DeleteFunc(f.runs, func(x *run) bool { return x == r })
 			f.finish(r)

@@ -211,12 +211,10 @@ func (f *Firmware) finishHalt() bool {
 	return true
 }
 
-// crash freezes the interface; told says that MCU_STATUS tells of it.
+// crash freezes the interface; told says that MCU_STATUS tells of it. What is on
+// endpoints goes on, and nobody takes it in.
 func (f *Firmware) crash(told bool) {
 	f.mcu.frozen = true
-	for _, r := range f.runs {
-		f.orphan(r)
-	}
 	if told {
 		f.setMCU(abi.MCUFatal)
 	}

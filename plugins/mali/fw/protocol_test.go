@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
 )
 
@@ -102,6 +103,29 @@ func TestCrash(t *testing.T) {
 		if !h.fw.Enabled() {
 			t.Errorf("%s: no restart", plan)
 		}
+	}
+}
+
+// TestCrashLeavesEndpoints: what is on an endpoint goes on when the MCU stands still, and nobody says so.
+func TestCrashLeavesEndpoints(t *testing.T) {
+	h := newReady(t, "glb-ack/PING freeze", nil)
+	v := h.vm(1)
+	g := h.group(v, 0, 1)
+	g.start()
+	c := v.kernel("workgroup=1ms", 10)
+	g.queues[0].job(c.instructions()...)
+	h.run(5 * ms)
+	in := h.glb(abi.GlobalInputAddress)
+	h.put(in+abi.GlobalReq, h.get(in+abi.GlobalReq)^abi.GlobalPing)
+	h.ring(0)
+	h.run(time.Second)
+	if r := c.report(); r.Status != hw.StatusRunning || r.Done == 10 || g.queues[0].seqno() != 0 {
+		t.Errorf("the MCU took it in: %+v", r)
+	}
+	v.output(10)
+	h.reset()
+	if r := c.report(); r.Status != hw.StatusDone || r.Done != 10 {
+		t.Errorf("after the reset %+v", r)
 	}
 }
 
