@@ -5,6 +5,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/mali/driver"
+	"github.com/gpuwm/gpuwm/plugins/mali/fw"
 )
 
 // rows are the compute rows of section 7 of the reference that an entity can meet.
@@ -113,6 +114,40 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 	{name: "endpoint-hangs-for-others", failure: "an endpoint that hangs while others wait for it", reaction: "it loses its endpoints and stays: 5 s without the end of a workgroup: guilty", plan: "run id=0 hang", guilty: []string{"a"}},
 	{name: "endpoint-hangs-suspended", failure: "an endpoint that hangs under a SUSPEND", reaction: "no acknowledgement, and a firmware that lives: guilty, GPU reset; the others go on", plan: "run id=0 hang", resets: 1, guilty: []string{"a"},
 		run: func(s *scene) { s.start(); s.run(30 * time.Millisecond); _ = s.a.Suspend(background); s.settled() }},
+	{name: "unrecoverable-in-tick", failure: "CS_FATAL 0x41 that is found while slots change hands", reaction: "GPU reset at once: nobody gets a slot any more, and who was suspended goes on",
+		plan: "instruction/RUN_COMPUTE id=0 fatal-is=0x41; irq/group id=0 times=always drop; irq/stream id=0 times=always drop", resets: 1, victims: []string{"a"},
+		config: func(s *setup) {
+			set := s.firmware
+			s.firmware = func(c *fw.Config) { set(c); c.Groups = 3 }
+			s.driver = func(c *driver.Config) { c.Timeouts.Poll = 20 * time.Second }
+		}, run: func(s *scene) {
+			var all []*life
+			for id := range core.JobID(6) {
+				all = append(all, s.create(string(rune('a'+id)), nil))
+				s.ok(all[id].Run(background, s.job(1+id, 200, "workgroup=1ms")))
+			}
+			s.run(100 * time.Millisecond)
+			_ = all[0].Suspend(background)
+			s.settled()
+		}},
+	{name: "unrecoverable-in-sleep", failure: "CS_FATAL 0x41 that is found on the way to sleep", reaction: "GPU reset; then the device sleeps, and who was suspended goes on",
+		plan: "instruction/RUN_COMPUTE id=0 fatal-is=0x41; irq/group id=0 times=always drop; irq/stream id=0 times=always drop", resets: 1, victims: []string{"a"},
+		config: func(s *setup) {
+			set := s.firmware
+			s.firmware = func(c *fw.Config) { set(c); c.BootDelay = 200 * time.Millisecond } // Longer than a halt may take.
+			s.driver = func(c *driver.Config) { c.Timeouts.Poll = 20 * time.Second }
+		},
+		run: func(s *scene) {
+			s.start()
+			s.run(30 * time.Millisecond)
+			s.ok(s.driver.Sleep(background))
+			s.run(time.Second)
+			if off, _, _ := s.driver.Power(); off != 1 || s.over() {
+				s.t.Errorf("powered off %d times, reports %q", off, s.world.log)
+			}
+			s.ok(s.driver.Wake(background))
+			s.settled()
+		}},
 	{name: "progress-event", failure: "progress timer event", reaction: "timed out: guilty", plan: "run id=0 hang", guilty: []string{"a"}, config: func(s *setup) {
 		s.driver = func(c *driver.Config) { c.Timeouts.Hang = 3 * time.Second; c.Timeouts.Poll = 20 * time.Second }
 	}, run: func(s *scene) {

@@ -254,10 +254,14 @@ func (d *Driver) saveSuspended(done func()) {
 			dirty = append(dirty, g)
 		}
 	}
+	phase := d.phase
 	empty := func() {
 		for _, s := range d.slots {
 			if g := s.group; g != nil && g.state.off() {
 				d.unbind(s)
+				if d.phase != phase || d.loop.Failure() != nil {
+					return // Unless it was one already, this is a reset now.
+				}
 			}
 		}
 		done()

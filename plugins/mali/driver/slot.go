@@ -244,14 +244,15 @@ func (d *Driver) setPriority(s *slot, priority uint8) {
 	d.ask(s, abi.GroupEndpointCfg)
 }
 
-// unbind takes a group that is off the hardware out of its slot.
+// unbind takes a group that is off the hardware out of its slot, after a last look: what it finds may begin
+// a reset, which takes the caller's place.
 func (d *Driver) unbind(s *slot) {
 	g := s.group
 	if g == nil {
 		return
 	}
 	d.serveSlot(s)
-	if d.loop.Failure() != nil {
+	if d.loop.Failure() != nil || s.group != g {
 		return
 	}
 	g.scan()

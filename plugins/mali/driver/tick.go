@@ -13,8 +13,10 @@ import (
 // tick is when slots change hands.
 type tick struct {
 	// wanted asks for one now, timer for one in a while.
-	wanted  bool
-	timer   hw.Timer
+	wanted bool
+	timer  hw.Timer
+	// running says that one is under way. A reset ends it, even in the middle of one of its parts,
+	// when what is found in a slot asks for a reset: each part asks ticking after it has looked.
 	running bool
 	// count counts them, moves who came in the present one; flush asks for a cache flush in it.
 	count, moves int
@@ -79,6 +81,9 @@ func (d *Driver) runTick() bool {
 	return true
 }
 
+// ticking reports whether the present tick goes on.
+func (d *Driver) ticking() bool { return d.tick.running && d.loop.Failure() == nil }
+
 // survey is the first part: memory faults are put on groups, and the firmware is
 // asked how its residents are.
 func (d *Driver) survey() {
@@ -89,6 +94,9 @@ func (d *Driver) survey() {
 		}
 		if g.space.faulted {
 			d.serveSlot(s)
+			if !d.ticking() {
+				return
+			}
 			if g.fatal == 0 && g.evidence == nil {
 				g.fatal = 1<<len(g.queues) - 1
 				g.condemn(g.accuse(core.CauseMemory, g.space.detail))
@@ -97,9 +105,6 @@ func (d *Driver) survey() {
 		if g.state == active {
 			d.ask(s, abi.GroupStatusUpdate)
 		}
-	}
-	if d.loop.Failure() != nil {
-		return
 	}
 	d.submit(d.config.Timeouts.Ack, func(late []*slot) {
 		if len(late) > 0 {
@@ -251,11 +256,11 @@ func (d *Driver) evict() {
 	for _, s := range d.slots {
 		if g := s.group; g != nil && g.state.off() {
 			d.unbind(s)
+			if !d.ticking() {
+				return
+			}
 			left = append(left, g)
 		}
-	}
-	if d.loop.Failure() != nil {
-		return
 	}
 	flushed := d.tick.flush
 	settle := func() {
@@ -275,7 +280,7 @@ func (d *Driver) evict() {
 
 // admit is the fourth part: newcomers get address spaces, slots and priorities.
 func (d *Driver) admit() {
-	if d.loop.Failure() != nil {
+	if !d.ticking() {
 		return
 	}
 	type seat struct {
