@@ -3,6 +3,7 @@ package agx
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 	"github.com/gpuwm/gpuwm/plugins/agx/driver"
@@ -17,7 +18,9 @@ type law struct {
 	seen uint64
 	// told is the last line that a document has.
 	told uint64
-	hash io.Writer
+	// queues is how many there were at the last look at the VM slots.
+	queues int
+	hash   io.Writer
 }
 
 func newLaw(w *world) *law { return &law{w: w} }
@@ -38,8 +41,10 @@ func (l *law) observe() {
 	if c.Violations > 0 || c.Misuses > 0 {
 		w.Broken("the host broke the rules of the firmware: %d misuses, %d violations", c.Misuses, c.Violations)
 	}
+	queues := w.driver.Queues()
+	l.bindings(queues)
 	slots := map[uint32]driver.QueueView{}
-	for _, q := range w.driver.Queues() {
+	for _, q := range queues {
 		if q.Outstanding > driver.DepthMax {
 			w.Broken("queue %d has %d commands in its ring", q.ID, q.Outstanding)
 		}
@@ -55,6 +60,25 @@ func (l *law) observe() {
 		slots[q.Slot] = q
 		if q.Outstanding > 0 && abi.StampsBetween(q.Completed, q.Submitted) < 0 {
 			w.Broken("queue %d: completed %#x, submitted %#x", q.ID, q.Completed, q.Submitted)
+		}
+	}
+}
+
+// bindings checks that a VM slot names the address space of a queue that is there, or none. It looks when
+// one has come or gone, or is about to go.
+func (l *law) bindings(queues []driver.QueueView) {
+	ending := func(q driver.QueueView) bool { return q.State == "destroying" }
+	if len(queues) == l.queues && !slices.ContainsFunc(queues, ending) {
+		return
+	}
+	l.queues = len(queues)
+	for vm, table := range l.w.driver.Bindings() {
+		if table == 0 {
+			continue
+		}
+		at := slices.IndexFunc(queues, func(q driver.QueueView) bool { return q.Table == table })
+		if at < 0 || queues[at].VM != uint32(vm) || ending(queues[at]) {
+			l.w.Broken("vm slot %d names the address space %#x of nobody; queues %+v", vm, table, queues)
 		}
 	}
 }

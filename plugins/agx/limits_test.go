@@ -3,6 +3,7 @@ package agx
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 	"github.com/gpuwm/gpuwm/plugins/agx/driver"
 	"github.com/gpuwm/gpuwm/plugins/agx/fw"
+	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/rig"
 	"github.com/gpuwm/gpuwm/sdk"
 )
@@ -354,4 +356,66 @@ func TestSettingsRanges(t *testing.T) {
 	if err != nil || s.leaveBound() != sdk.LeaveBoundMax || s.firmware().Faults == nil {
 		t.Errorf("%s, %v", s.leaveBound(), err)
 	}
+}
+
+// spaces notes which address spaces the firmware names to the engine, and which it forgets.
+type spaces struct {
+	engine.Engine
+	used, forgotten []uint64
+}
+
+// Start implements engine.Engine.
+func (s *spaces) Start(d engine.Dispatch, notify func()) (engine.Execution, error) {
+	s.used = append(s.used, d.Space)
+	return s.Engine.Start(d, notify)
+}
+
+// Forget implements engine.Engine.
+func (s *spaces) Forget(space uint64) {
+	s.forgotten = append(s.forgotten, space)
+	s.Engine.Forget(space)
+}
+
+// TestSpaceEndsWithItsEntity: the next entity lies at the same addresses and has the same VM slot, and
+// still another address space. The engine has forgotten the first one when its entity is gone.
+func TestSpaceEndsWithItsEntity(t *testing.T) {
+	seen := &spaces{}
+	w := testWorld(t, setup{
+		firmware: func(c *fw.Config) { seen.Engine = c.Engine; c.Engine = seen },
+		driver:   func(c *driver.Config) { c.VMSlots = 1 },
+	})
+	var last uint64
+	for id := core.JobID(1); id <= 2; id++ {
+		l := w.Create("e", nil)
+		w.OK(l.Run(background, w.Job(id, 5, "workgroup=1ms")))
+		w.Until("the job", l.Over)
+		space := seen.used[len(seen.used)-1]
+		if space == last {
+			t.Errorf("entity %d executes in the address space of the one before", id)
+		}
+		w.OK(l.Destroy(background))
+		if !slices.Contains(seen.forgotten, space) {
+			t.Errorf("the entity is gone, and the engine still has its address space")
+		}
+		last = space
+	}
+	w.law.quiet()
+}
+
+// TestLastCommandUntilDestroyed: the last command of a queue is the firmware's until its context is destroyed,
+// and no flush before that frees it.
+func TestLastCommandUntilDestroyed(t *testing.T) {
+	w := testWorld(t, setup{
+		plan:   "device-control/DestroyContext nth=2 freeze=500ms; retired id=2 touch=20ms",
+		driver: func(c *driver.Config) { c.GarbageObjects = 2 },
+	})
+	a, b := w.Create("a", nil), w.Create("b", nil)
+	w.OK(a.Run(background, w.Job(1, 1, "workgroup=1ms")))
+	w.Until("a's job", a.Over)
+	w.OK(b.Run(background, w.Job(2, 500, "workgroup=1ms")))
+	w.OK(a.Destroy(background)) // The law sees when the firmware finds something else there.
+	w.Until("b's job", b.Over)
+	w.Check(b, 500)
+	w.OK(b.Destroy(background))
+	w.law.quiet()
 }

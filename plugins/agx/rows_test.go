@@ -187,6 +187,8 @@ var elsewhere = []struct{ failure, reaction, test string }{
 	{"23: out of event slots and VM slots", "who has waited longest is next; nobody else is kicked before it, so that slots come back", "TestThousandEntities"},
 	{"24: private memory used again without a flush", "a garbage list; the firmware's checker is read after every step of every test", "TestGarbage"},
 	{"24: the checker itself", "it sees a flush that did nothing", "TestCheckerCatches"},
+	{"25: the same after the end of its entity", "it is kept until the context is destroyed; no flush before that frees it", "TestLastCommandUntilDestroyed"},
+	{"the next entity has the VM slot and the addresses of one that ended", "the slot is unbound before DestroyContext, with which firmware and engine forget the address space", "TestSpaceEndsWithItsEntity"},
 	{"27: GrowTVB", "render only: not modelled", "TestFailures"},
 }
 

@@ -19,6 +19,8 @@ type QueueView struct {
 	Outstanding          int
 	Submitted, Completed uint32
 	Jobs                 int
+	// Table is its address space; 0 before the first job.
+	Table uint64
 }
 
 // Queues returns all queues in the order of their ids. For tests and
@@ -27,7 +29,7 @@ func (d *Driver) Queues() []QueueView {
 	var list []QueueView
 	for _, q := range d.ordered() {
 		list = append(list, QueueView{ID: q.uuid, Entity: q.entity, State: q.state.String(), Slot: q.slot, VM: q.vm, Held: q.held,
-			Outstanding: len(q.commands), Submitted: q.value, Completed: q.completed, Jobs: len(q.jobs)})
+			Outstanding: len(q.commands), Submitted: q.value, Completed: q.completed, Jobs: len(q.jobs), Table: q.table})
 	}
 	return list
 }
@@ -57,6 +59,20 @@ func (d *Driver) State() StateView {
 		Pending: d.load32(d.global(abi.GlobalPendingSubmissions)), Recoveries: d.recovery.total, Flushes: d.private.flushes,
 		Garbage: len(d.private.garbage), Low: low + blockSize*uint64(len(d.private.blocks)), High: high,
 	}
+}
+
+// Bindings returns the address space that each VM slot names, 0 for none. For tests and simulations, on the
+// goroutine that calls Step.
+func (d *Driver) Bindings() (tables [abi.ContextSlots]uint64) {
+	if d.lay.contexts == 0 {
+		return tables
+	}
+	for vm := range tables {
+		entry, err := d.config.Arena.Load64(d.lay.contexts + abi.ContextEntry(uint32(vm)))
+		d.must(err)
+		tables[vm], _ = abi.DecodeTTBR(uint32(vm), entry)
+	}
+	return tables
 }
 
 // Up reports whether the device takes work. For tests and simulations, on the goroutine that calls Step.

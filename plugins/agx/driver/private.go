@@ -51,12 +51,18 @@ func (d *Driver) takeBlock() (uint64, error) {
 	return block, nil
 }
 
-// dropBlock frees a command block; too much garbage makes the driver flush.
-func (d *Driver) dropBlock(block uint64) {
+// discardBlock makes a command block garbage.
+func (d *Driver) discardBlock(block uint64) {
 	p := &d.private
 	p.garbage = append(p.garbage, garbage{block, blockSize, true})
 	p.objects += blockObjects
 	p.bytes += blockSize
+}
+
+// dropBlock frees a command block; too much garbage makes the driver flush.
+func (d *Driver) dropBlock(block uint64) {
+	p := &d.private
+	d.discardBlock(block)
 	if p.objects >= d.config.GarbageObjects || p.bytes >= d.config.GarbageBytes {
 		d.flushPrivate()
 	}

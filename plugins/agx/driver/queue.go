@@ -159,7 +159,11 @@ func (q *queue) end() {
 	if !q.advance(sendDestroy) {
 		return
 	}
-	q.dropLast()
+	q.unbind() // With its context the firmware forgets the address spaces that no slot names.
+	if q.last != nil {
+		q.d.discardBlock(q.last.block)
+		q.last = nil
+	}
 	q.d.endWork(q.work, func() {
 		if q.advance(destroyed) {
 			q.free()
@@ -172,10 +176,8 @@ func (q *queue) free() {
 	d := q.d
 	q.dropLast()
 	q.note()
+	q.unbind()
 	d.events.forget(q)
-	if vm, had := d.vms.forget(q); had {
-		d.bind(vm, 0)
-	}
 	delete(d.queues, q.uuid)
 	delete(d.ready, q)
 	for _, err := range []error{d.memory.FreeLow(q.table), d.memory.FreeHigh(q.slots), d.memory.Unplace(q.buffers)} {
@@ -184,6 +186,13 @@ func (q *queue) free() {
 		}
 	}
 	host.Answer(&q.destroyWaits, nil)
+}
+
+// unbind lets no VM slot name the queue's address space any more.
+func (q *queue) unbind() {
+	if vm, had := q.d.vms.forget(q); had {
+		q.d.bind(vm, 0)
+	}
 }
 
 // dropLast frees the command that was kept.
