@@ -419,3 +419,41 @@ func TestLastCommandUntilDestroyed(t *testing.T) {
 	w.OK(b.Destroy(background))
 	w.law.quiet()
 }
+
+// TestEndWaitsForThePipe: a reminder that the firmware has not read names the work queue, which therefore
+// has to be there until it has: device control is looked at before the pipes.
+func TestEndWaitsForThePipe(t *testing.T) {
+	for what, end := range map[string]func(*rig.Life) error{
+		"destroy": func(l *rig.Life) error { return l.Destroy(background) },
+		"priority": func(l *rig.Life) error {
+			return l.SetProperties(background, core.Properties{Priority: core.PriorityHigh})
+		},
+	} {
+		for _, c := range []struct{ freeze, failed string }{{freeze: "500ms"}, {freeze: "5s", failed: "pipe 2 is not read in 1s"}} {
+			t.Run(what+" "+c.freeze, func(t *testing.T) {
+				// The second kick is met twice, then its reminder.
+				w := testWorld(t, setup{plan: "pipe nth=2 freeze=2500ms; pipe nth=4 freeze=" + c.freeze})
+				a := w.Create("a", nil)
+				w.OK(a.Run(background, w.Job(1, 9, "workgroup=1ms")))
+				w.Until("the job", a.Over)
+				err := end(a)
+				w.Run(2 * time.Second)
+				if c.failed != "" {
+					if len(w.Failed) != 1 || !strings.Contains(w.Failed[0].Error(), c.failed) {
+						t.Errorf("failed %v, want %q", w.Failed, c.failed)
+					}
+					return
+				}
+				if w.OK(err); !a.Destroyed {
+					w.OK(a.Run(background, w.Job(2, 9, "workgroup=1ms")))
+					w.Until("the second job", a.Over)
+					w.OK(a.Destroy(background))
+				}
+				if w.faults.Fired() != 2 || len(w.Failed) > 0 {
+					t.Errorf("%d of 2 freezes, failed %v", w.faults.Fired(), w.Failed)
+				}
+				w.law.quiet()
+			})
+		}
+	}
+}

@@ -54,7 +54,7 @@ var rows = []row{
 	{name: "never-halts", failure: "8: halted is never set", reaction: "100 ms, then the device is given up; what is known of the guilty is said", plan: "command id=2 nth=5 fault; halt never-halts",
 		failed: "does not halt in 100ms", guilty: []string{"a"}},
 	{name: "stuck", failure: "8: nothing takes the command off the GPU", reaction: "the same", plan: "command id=2 nth=5 stuck", failed: "does not halt in 100ms", guilty: []string{"a"}},
-	{name: "ignores-resume", failure: "9: resume is ignored", reaction: "written three times for 100 ms each, then the device is given up", plan: "command id=2 nth=5 fault; halt ignore-resume",
+	{name: "ignores-resume", failure: "9: resume is ignored", reaction: "the doorbell is rung three times for 100 ms each, then the device is given up", plan: "command id=2 nth=5 fault; halt ignore-resume",
 		failed: "does not resume, told 3 times", guilty: []string{"a"}},
 	{name: "second-fault", failure: "9: another fault during the recovery", reaction: "one more recovery", plan: "command id=2 nth=5 fault; halt again", halts: 2, guilty: []string{"a"}},
 	{name: "faults-without-end", failure: "9: one fault after the other", reaction: "after a bounded number without a command that ends well between them the device is given up",
@@ -189,6 +189,8 @@ var elsewhere = []struct{ failure, reaction, test string }{
 	{"24: the checker itself", "it sees a flush that did nothing", "TestCheckerCatches"},
 	{"25: the same after the end of its entity", "it is kept until the context is destroyed; no flush before that frees it", "TestLastCommandUntilDestroyed"},
 	{"the next entity has the VM slot and the addresses of one that ended", "the slot is unbound before DestroyContext, with which firmware and engine forget the address space", "TestSpaceEndsWithItsEntity"},
+	{"9: the resume is taken when its time is over, and another halt follows", "the words are written once, so that nothing of the next halt is wiped out", "TestResumeIsTakenLate"},
+	{"18: a reminder is not read before its queue ends", "DestroyContext waits until it is, because device control is looked at first; after 1 s the device is given up", "TestEndWaitsForThePipe"},
 	{"27: GrowTVB", "render only: not modelled", "TestFailures"},
 }
 

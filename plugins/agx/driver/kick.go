@@ -282,12 +282,22 @@ func (d *Driver) tell(q *queue) bool {
 		return false
 	}
 	w.known = true
+	p := &d.pipes[w.level]
+	p.sent++
+	w.told, w.deaf = p.sent, 0
 	d.ring(abi.PipeDoorbell(abi.PipeCompute, w.level))
 	return true
 }
 
-// pipe is the sending end of a compute pipe; since is when it was found full.
+// pipe is the sending end of a compute pipe; since is when it was found full, sent counts its messages.
 type pipe struct {
 	sender *abi.Sender
 	since  time.Duration
+	sent   uint64
+}
+
+// read counts the messages that the firmware has read.
+func (p *pipe) read(ring abi.Ring) uint64 {
+	read, write := ring.Indices()
+	return p.sent - min(p.sent, uint64((write+ring.Count-read%ring.Count)%ring.Count))
 }

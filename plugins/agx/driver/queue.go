@@ -112,6 +112,9 @@ func (q *queue) act() bool {
 		}
 	case suspended:
 		if q.relay && !q.relaying {
+			if !q.heard() {
+				return false
+			}
 			q.renew()
 			return true
 		}
@@ -120,7 +123,7 @@ func (q *queue) act() bool {
 		}
 		return !q.wantsHold() && q.advance(release)
 	case killed:
-		if len(q.commands) == 0 && !q.relaying {
+		if len(q.commands) == 0 && !q.relaying && q.heard() {
 			q.end()
 		}
 	}

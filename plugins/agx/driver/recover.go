@@ -35,7 +35,7 @@ type recovery struct {
 	// other without a command that ended well, total all of them.
 	halts      uint32
 	row, total int
-	// until bounds the present step, tries counts the resumes.
+	// until bounds the present step, tries counts how often the firmware was told to resume.
 	until time.Duration
 	tries int
 }
@@ -56,7 +56,7 @@ const (
 const (
 	// recoveryLook is how often both flags are looked at.
 	recoveryLook = time.Millisecond
-	// resumesMax is how often a resume is written before the GPU counts as wedged.
+	// resumesMax is how often the firmware is told to resume before the GPU counts as wedged.
 	resumesMax = 3
 )
 
@@ -94,7 +94,7 @@ func (d *Driver) lookHalt() {
 			return // Another recovery looks for itself.
 		}
 		if now >= r.until {
-			d.resume()
+			d.urge()
 		}
 	}
 	if d.loop.Failure() == nil && r.active() {
@@ -114,17 +114,24 @@ func (d *Driver) unhalted() {
 	r.step = recoveryNone
 }
 
-// resume lets the firmware go on, again when it did not see it.
+// resume lets the firmware go on. Both words are written once: the firmware may take them at any time, and
+// halt again, and who writes them a second time wipes that out.
 func (d *Driver) resume() {
+	d.store32(d.status(abi.FwStatusHalted), 0)
+	d.store32(d.status(abi.FwStatusResume), 1)
+	d.recovery.step = recoveryResuming
+	d.urge()
+}
+
+// urge makes the firmware look at the resume, again when it did not see it.
+func (d *Driver) urge() {
 	r := &d.recovery
 	if r.tries == resumesMax {
 		d.fail(fmt.Errorf("gpu does not resume, told %d times: wedged", resumesMax))
 		return
 	}
 	r.tries++
-	r.step, r.until = recoveryResuming, d.config.Clock.Now()+d.config.Timeouts.Halt
-	d.store32(d.status(abi.FwStatusHalted), 0)
-	d.store32(d.status(abi.FwStatusResume), 1)
+	r.until = d.config.Clock.Now() + d.config.Timeouts.Halt
 	d.ring(abi.DoorbellKick)
 }
 

@@ -2,6 +2,8 @@ package driver
 
 import (
 	"errors"
+	"fmt"
+	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
@@ -19,6 +21,11 @@ type work struct {
 	write, kicked uint32
 	// threshold counts the notifications that commands in the ring were announced with.
 	threshold uint64
+	// told is the number of the last message in the pipe that names it, deaf since when it has to
+	// be read for the work queue to end; looking says that it is looked at.
+	told    uint64
+	deaf    time.Duration
+	looking bool
 }
 
 // The private half: QueueInfo, Notifier, ring, the firmware's scratch.
@@ -80,6 +87,34 @@ func (d *Driver) full(w *work) bool {
 func (d *Driver) push(w *work, command abi.VA) {
 	d.store64(w.private+ringOffset+uint64(w.write)*abi.QueueItemSize, uint64(command))
 	w.write = (w.write + 1) % abi.QueueItems
+}
+
+// heard reports whether the firmware has read every message in the pipe that names the work queue. It looks
+// at device control before the pipes, so that a reminder could otherwise come after DestroyContext. If it has not,
+// settle is called again until it has, or the device is given up.
+func (q *queue) heard() bool {
+	d, w := q.d, q.work
+	if w == nil || !w.known || d.pipes[w.level].read(d.lay.pipes[w.level]) >= w.told {
+		return true
+	}
+	if w.looking {
+		return false
+	}
+	now := d.config.Clock.Now()
+	if w.deaf == 0 {
+		w.deaf = now
+		d.ring(abi.DoorbellKick)
+	}
+	if now-w.deaf > d.config.Timeouts.Control {
+		d.fail(fmt.Errorf("pipe %d is not read in %s", w.level, d.config.Timeouts.Control))
+		return false
+	}
+	w.looking = true
+	d.loop.After(controlLook, func() {
+		w.looking = false
+		q.settle()
+	})
+	return false
 }
 
 // endWork makes the firmware forget a work queue of which nothing is in the
