@@ -236,3 +236,27 @@ func TestPauseAndGoOn(t *testing.T) {
 	w.OK(a.Destroy(background))
 	w.idle()
 }
+
+// TestPauseKeepsDeadlines: an answer that was lost before a pause is missed after it.
+func TestPauseKeepsDeadlines(t *testing.T) {
+	w, err := setup{plan: "g2h/SCHED_CONTEXT_MODE_DONE drop"}.make(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.End)
+	l := w.Create("a", nil)
+	w.OK(l.Run(background, w.Job(1, 10, "workgroup=1ms")))
+	if _, err := w.driver.Pause(background); err != nil {
+		t.Fatal(err)
+	}
+	w.Run(time.Minute)
+	w.OK(w.driver.Unpause(background))
+	w.Run(4 * time.Second)
+	if w.driver.Resets() != 0 {
+		t.Errorf("reset for %v: the pause counted", w.driver.LastReset())
+	}
+	w.Run(2 * time.Second)
+	if w.driver.Resets() != 1 || l.Ended[1] != "completed" {
+		t.Errorf("%d resets, the job %q", w.driver.Resets(), l.Ended[1])
+	}
+}

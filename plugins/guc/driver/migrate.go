@@ -146,11 +146,24 @@ func (d *Driver) Unpause(ctx context.Context) error {
 		d.control(abi.VFResume, func(err error) {
 			if err == nil {
 				d.moving = nil
+				d.rearm()
 				d.up()
 			}
 			done(err)
 		})
 	})
+}
+
+// rearm gives the firmware its whole time again for what it was asked before a pause, in
+// which it answers nothing and nobody judges it.
+func (d *Driver) rearm() {
+	for _, q := range d.ordered() {
+		if q.state.pending() && !q.leaked {
+			q.disarm()
+			q.asked = d.config.Clock.Now()
+			q.arm()
+		}
+	}
 }
 
 // Restore is the owner's side on the target, on a driver that was just started there and has

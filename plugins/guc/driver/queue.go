@@ -95,9 +95,14 @@ func (q *queue) advance(e event) bool {
 	}
 	q.state = to
 	if to.pending() {
-		q.deadline = q.d.loop.After(q.asked+q.d.config.Timeouts.Ack-q.d.config.Clock.Now(), q.expire)
+		q.arm()
 	}
 	return true
+}
+
+// arm bounds the wait for the answer to what was asked last.
+func (q *queue) arm() {
+	q.deadline = q.d.loop.After(q.asked+q.d.config.Timeouts.Ack-q.d.config.Clock.Now(), q.expire)
 }
 
 func (q *queue) disarm() {
