@@ -27,6 +27,20 @@ var accusing = map[string]bool{
 	fw.FaultNobody: true, fw.FaultStuck: true, fw.FaultChannel: true,
 }
 
+// accused says whose command a fault spoils, or whose VM slot is named in its place.
+func accused(w *world, h hw.Hit) []rig.Suspect {
+	if h.Rule.Point != fw.PointCommand || !accusing[h.Rule.Action] {
+		return nil
+	}
+	var suspects []rig.Suspect
+	for _, q := range w.driver.Queues() {
+		if uint64(q.ID) == h.ID || h.Rule.Action == fw.FaultVM && uint64(q.VM) == h.Rule.Number() {
+			suspects = append(suspects, rig.Suspect{Entity: q.Entity})
+		}
+	}
+	return suspects
+}
+
 // innocent are the actions that random runs leave out: a soft fault executes nothing, says that it was
 // done, and so makes outputs wrong on purpose; a flush that is consumed and not done lets the firmware
 // see what was in its cache, which no host can know.
@@ -53,7 +67,7 @@ func runSeed(s rig.Seeded, sum *rig.Tally) [32]byte {
 	version := abi.Versions()[random.IntN(2)]
 	clock := hw.NewVirtualClock()
 	var w *world
-	d := rig.Daemon{T: s, Random: random, Faults: faults, Accuses: func(r hw.Rule) bool { return accusing[r.Action] },
+	d := rig.Daemon{T: s, Random: random, Faults: faults, Accuses: func(h hw.Hit) []rig.Suspect { return accused(w, h) },
 		Make: func() (*rig.World, error) {
 			var err error
 			w, err = setup{arena: 64 << 20, faults: faults, clock: clock,

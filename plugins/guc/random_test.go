@@ -40,13 +40,35 @@ type run struct {
 // resetMessages are what a forced disable makes the firmware say, in any order.
 var resetMessages = []abi.Action{abi.ActionStateCapture, abi.ActionContextReset, abi.ActionSchedContextModeDone}
 
-// accuses reports whether a rule makes a context look guilty.
-func accuses(r hw.Rule) bool {
-	switch r.Action {
-	case fw.FaultID, fw.FaultAction, fw.FaultDuplicate, fw.FaultDelay:
-		return true
+// accuses says whose work a fault spoils, and who is named in its place.
+func (r *run) accuses(h hw.Hit) []rig.Suspect {
+	id, whole := h.ID, false
+	switch h.Rule.Point {
+	case fw.PointBatch:
+		switch h.Rule.Action {
+		case fw.FaultHang, fw.FaultStuck, fw.FaultTrap, fw.FaultCat:
+		default:
+			return nil
+		}
+	case fw.PointG2H:
+		if h.Rule.Action != fw.FaultID || h.Name != abi.ActionContextReset.String() && h.Name != abi.ActionCatError.String() {
+			return nil
+		}
+		id, whole = h.Rule.Number(), true
+	default:
+		return nil
 	}
-	return r.Point == fw.PointBatch || r.Point == fw.PointEngineReset
+	var suspects []rig.Suspect
+	for _, c := range r.w.driver.Contexts() {
+		switch {
+		case uint64(c.ID) != id:
+		case whole:
+			suspects = append(suspects, rig.Suspect{Entity: c.Entity})
+		default:
+			suspects = append(suspects, rig.Suspect{Entity: c.Entity, Job: c.First})
+		}
+	}
+	return suspects
 }
 
 func runSeed(s rig.Seeded, sum *tally) [32]byte {
@@ -73,7 +95,7 @@ func runSeed(s rig.Seeded, sum *tally) [32]byte {
 		driver: func(c *driver.Config) { c.Credits, c.Instances = 32, instances }}
 	r := &run{}
 	var worlds []*world
-	r.Daemon = rig.Daemon{T: s, Random: random, Faults: faults, Accuses: accuses, Step: r.step, Rouse: r.rouse,
+	r.Daemon = rig.Daemon{T: s, Random: random, Faults: faults, Accuses: r.accuses, Step: r.step, Rouse: r.rouse,
 		Make: func() (*rig.World, error) {
 			var err error
 			r.w, err = set.make(s)

@@ -149,7 +149,26 @@ type Faults struct {
 		sync.Mutex
 		rules    []RuleCount
 		disarmed bool
+		watch    func(Hit)
 	}
+}
+
+// Hit is one thing that a rule was done to: what it is called at the rule's point, and the id
+// that it is about, NoID for nothing in particular.
+type Hit struct {
+	Rule Rule
+	Name string
+	ID   uint64
+}
+
+// Watch makes f hear of every hit from now on, before the fault is carried out and on the goroutine that met it.
+func (f *Faults) Watch(hear func(Hit)) {
+	if f == nil {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.watch = hear
 }
 
 // RuleCount is what became of one rule.
@@ -180,12 +199,22 @@ func (f *Faults) Meet(point, name string, id uint64) []Rule {
 	if f == nil {
 		return nil
 	}
+	hit, watch := f.hits(point, name, id)
+	if watch != nil {
+		for _, r := range hit {
+			watch(Hit{Rule: r, Name: name, ID: id})
+		}
+	}
+	return hit
+}
+
+// hits counts for Meet, and returns who is to hear of it.
+func (f *Faults) hits(point, name string, id uint64) (hit []Rule, watch func(Hit)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.mu.disarmed {
-		return nil
+		return nil, nil
 	}
-	var hit []Rule
 	for i := range f.mu.rules {
 		r := &f.mu.rules[i]
 		if r.Point != point || r.Name != "" && r.Name != name || r.HasID && (id == NoID || r.ID != id) {
@@ -197,7 +226,7 @@ func (f *Faults) Meet(point, name string, id uint64) []Rule {
 			hit = append(hit, r.Rule)
 		}
 	}
-	return hit
+	return hit, f.mu.watch
 }
 
 // Counts returns what became of each rule so far.

@@ -117,6 +117,26 @@ func TestFaultsCount(t *testing.T) {
 	}
 }
 
+func TestFaultsAreWatched(t *testing.T) {
+	f, err := NewFaults(Plan{{Point: "out", Name: "DONE", Nth: 2, Times: 1, Action: "drop"}}, words)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var heard []Hit
+	f.Watch(func(h Hit) {
+		f.Fired() // Whoever hears may ask.
+		heard = append(heard, h)
+	})
+	for id := range uint64(3) {
+		f.Meet("out", "DONE", id)
+	}
+	if len(heard) != 1 || heard[0].Rule.Action != "drop" || heard[0].Name != "DONE" || heard[0].ID != 1 {
+		t.Errorf("heard %+v", heard)
+	}
+	var none *Faults
+	none.Watch(func(Hit) {})
+}
+
 func TestRandomPlanIsLegalAndRepeats(t *testing.T) {
 	different := map[string]bool{}
 	for seed := range uint64(200) {

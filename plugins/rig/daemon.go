@@ -7,7 +7,6 @@ import (
 	"hash"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -23,8 +22,9 @@ type Daemon struct {
 	Faults *hw.Faults
 	// Make makes an instance of the device; an error says that it did not come up.
 	Make func() (*World, error)
-	// Accuses says whether a rule of the plan can make an entity look guilty.
-	Accuses func(hw.Rule) bool
+	// Accuses says whom a fault makes look guilty that is about to be carried out; nobody else may be
+	// blamed for a job that is not bad itself. It is called in the middle of the firmware's work.
+	Accuses func(hw.Hit) []Suspect
 	// Quiet checks what must hold when nothing is under way.
 	Quiet func()
 	// Step, unless nil, may do something of the vendor's own in place of an ordinary step; false says that it did not.
@@ -41,6 +41,14 @@ type Daemon struct {
 	kept  []*kept
 	next  core.JobID
 	epoch core.Epoch
+	// suspects are those of this instance.
+	suspects map[Suspect]bool
+}
+
+// Suspect is a job of an entity, on this instance of the device. Job 0 is whichever comes first when word of it arrives.
+type Suspect struct {
+	Entity core.EntityID
+	Job    core.JobID
 }
 
 var background = context.Background()
@@ -60,6 +68,11 @@ const (
 func (d *Daemon) Run() [32]byte {
 	d.T.Helper()
 	d.hash = sha256.New()
+	d.Faults.Watch(func(h hw.Hit) {
+		for _, s := range d.Accuses(h) {
+			d.suspects[s] = true
+		}
+	})
 	d.start()
 	for i := range runEntities {
 		e := &kept{name: string(rune('a' + i)), done: map[core.JobID]uint64{}}
@@ -81,6 +94,7 @@ func (d *Daemon) Run() [32]byte {
 // start begins an instance; one that does not come up is ended.
 func (d *Daemon) start() {
 	for range startsMax {
+		d.suspects = map[Suspect]bool{}
 		w, err := d.Make()
 		d.World, d.seen = w, 0
 		if err == nil && len(w.Failed) == 0 {
@@ -170,11 +184,14 @@ func (d *Daemon) mend() {
 	d.World.Broken("losses without end")
 }
 
-// blame notes what the guilty jobs came to.
+// blame notes what the guilty jobs came to, once.
 func (d *Daemon) blame() {
 	for _, e := range d.kept {
-		if e.life == nil {
+		if e.life == nil || e.life == e.blamed {
 			continue
+		}
+		if len(e.life.Lost) > 0 {
+			e.blamed = e.life
 		}
 		for _, lost := range e.life.Lost {
 			if !lost.Guilty {
@@ -183,8 +200,8 @@ func (d *Daemon) blame() {
 			}
 			d.Sum.Guilty++
 			at := slices.IndexFunc(e.jobs, func(j *keptJob) bool { return j.id == lost.Job })
-			if at < 0 || !d.suspicious(e.jobs[at]) {
-				d.World.Broken("%s is guilty (%+v), and nothing was injected that could make it so", e.name, lost)
+			if at < 0 || !e.jobs[at].bad() && !d.suspected(e.life.Spec.ID, lost.Job) {
+				d.World.Broken("%s is guilty (%+v), and nothing was injected that could make it so: suspects %v, plan %v", e.name, lost, d.suspects, d.Faults.Counts())
 			}
 			if j := e.jobs[at]; j.outcome == "" {
 				j.outcome = "failed"
@@ -193,14 +210,9 @@ func (d *Daemon) blame() {
 	}
 }
 
-// suspicious reports whether the job is bad, or a fault was injected that makes a job look guilty.
-func (d *Daemon) suspicious(j *keptJob) bool {
-	for _, c := range d.Faults.Counts() {
-		if c.Fired > 0 && d.Accuses(c.Rule) {
-			return true
-		}
-	}
-	return strings.Contains(j.script, "hang") || strings.Contains(j.script, "trap")
+// suspected reports whether a fault was injected that makes just this job look guilty, in this life.
+func (d *Daemon) suspected(e core.EntityID, j core.JobID) bool {
+	return d.suspects[Suspect{e, j}] || d.suspects[Suspect{Entity: e}]
 }
 
 func (d *Daemon) rouse() {

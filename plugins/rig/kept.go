@@ -2,6 +2,7 @@ package rig
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/sdk"
@@ -31,6 +32,8 @@ type kept struct {
 	done      map[core.JobID]uint64
 	jobs      []*keptJob
 	suspended bool
+	// blamed is the life whose loss was looked at.
+	blamed *Life
 }
 
 // keptJob is a job; outcome is final.
@@ -40,6 +43,11 @@ type keptJob struct {
 	script  string
 	outcome string
 	usage   uint64
+}
+
+// bad reports whether the job is to blame by its own script.
+func (j *keptJob) bad() bool {
+	return strings.Contains(j.script, "hang") || strings.Contains(j.script, "trap")
 }
 
 // collect takes the outcomes of an entity's jobs; a replayed one is not reported twice.

@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"slices"
+
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 )
@@ -16,6 +18,8 @@ type ContextView struct {
 	Seqno, Started, Finished uint32
 	// Jobs counts those in the ring, Published those of them that the firmware may see.
 	Jobs, Published int
+	// First is the job that an engine has, or is to get next: the first whose seqno is not in memory. 0 is none.
+	First core.JobID
 }
 
 // Contexts returns all contexts in the order of their ids. For tests and
@@ -27,6 +31,9 @@ func (d *Driver) Contexts() []ContextView {
 			Seqno: q.seqno, Started: q.seqno, Finished: q.seqno, Jobs: len(q.jobs), Published: q.published}
 		if q.laid() {
 			v.Started, v.Finished = q.load(q.status(abi.PPHWSPStartSeqno)), q.load(q.status(abi.PPHWSPSeqno))
+		}
+		if at := slices.IndexFunc(q.jobs[:q.published], func(j *job) bool { return !abi.Passed(v.Finished, j.seqno) }); at >= 0 {
+			v.First = q.jobs[at].id
 		}
 		list = append(list, v)
 	}
