@@ -14,6 +14,7 @@ const (
 	ImageWait  = imageWait
 	KernelWait = kernelWait
 	CallGrace  = callGrace
+	Control    = controlBound
 	RunBound   = runBound
 	LaneSlack  = laneSlack
 	FirstLease = firstLease

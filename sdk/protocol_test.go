@@ -451,6 +451,10 @@ func TestSuspendHasTheBoundOfItsDevice(t *testing.T) {
 			}
 		})
 	}
+	// While a command of an entity is carried out the SDK does not sample it.
+	if busy := max(sdk.Control+sdk.CallGrace, sdk.KernelWait); busy >= sched.DefaultSilence {
+		t.Errorf("an entity is not sampled for up to %v, and for %v the schedulers wait", busy, sched.DefaultSilence)
+	}
 	if sdk.LeaveBoundMax >= sched.DefaultAnswer {
 		t.Errorf("a backend has %v to answer a suspend, the schedulers wait %v", sdk.LeaveBoundMax, sched.DefaultAnswer)
 	}

@@ -24,6 +24,7 @@ func (c *Core) backend(ev *core.BackendEvent) {
 			c.resident(e)
 		}
 	case core.EventMessageDone:
+		c.hear(e)
 		c.messageDone(e, ev)
 	case core.EventDestroyed:
 		if e.state.Residency == core.Leaving {

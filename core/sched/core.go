@@ -21,7 +21,9 @@ const (
 	DefaultReplayJobsMax = 10000
 	DefaultRetry         = time.Second
 	DefaultMinRun        = 5 * time.Millisecond
-	DefaultSilence       = 30 * time.Second
+	// DefaultSilence is above the 40 s for which a backend may carry out a command of
+	// an entity, which is not sampled meanwhile.
+	DefaultSilence       = 45 * time.Second
 	DefaultExtensionsMax = 8
 	DefaultMessagesMax   = 64
 )
