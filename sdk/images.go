@@ -3,7 +3,6 @@ package sdk
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -219,7 +218,7 @@ func (s *uploadSource) read(f func(core.ChunkRef, []byte) error) error {
 	for {
 		m, err := s.upload.stream.Recv()
 		if err != nil {
-			return fmt.Errorf("image of entity %d breaks off: %w", s.upload.key.entity, errors.Join(core.ErrCorrupt, err))
+			return fmt.Errorf("image of entity %d breaks off: %w: %w", s.upload.key.entity, core.ErrCorrupt, err)
 		}
 		idle.Reset(imageIdle)
 		if m.GetTrailer() != nil {

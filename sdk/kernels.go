@@ -147,7 +147,7 @@ func (s *server) PutKernel(stream grpc.ClientStreamingServer[apiv1.PutKernelRequ
 func (s *server) putKernel(stream grpc.ClientStreamingServer[apiv1.PutKernelRequest, apiv1.PutKernelReply]) error {
 	first, err := stream.Recv()
 	if err != nil {
-		return fmt.Errorf("receive kernel: %w", err)
+		return brokenOff(err)
 	}
 	h := first.GetHeader()
 	var want core.Digest
@@ -166,7 +166,7 @@ func (s *server) putKernel(stream grpc.ClientStreamingServer[apiv1.PutKernelRequ
 	for uint64(len(code)) < h.GetSize() {
 		m, err := stream.Recv()
 		if err != nil {
-			return fmt.Errorf("receive kernel: %w", err)
+			return brokenOff(err)
 		}
 		if len(m.GetCode()) == 0 {
 			return fmt.Errorf("empty piece of kernel: %w", core.ErrCorrupt)
@@ -183,4 +183,12 @@ func (s *server) putKernel(stream grpc.ClientStreamingServer[apiv1.PutKernelRequ
 		return fmt.Errorf("load kernel %s: %w", want, err)
 	}
 	return stream.SendAndClose(&apiv1.PutKernelReply{})
+}
+
+// brokenOff is the error of a kernel whose sender ended it too early, or went away.
+func brokenOff(err error) error {
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("kernel ends before its size: %w", core.ErrCorrupt)
+	}
+	return fmt.Errorf("receive kernel: %w", err)
 }

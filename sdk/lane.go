@@ -399,9 +399,10 @@ func (l *lane) refuse(c *core.Command, err error) {
 	})
 }
 
+// guilty reports whether the entity's work hung or faulted.
 func guilty(err error) bool {
 	var fault *core.FaultError
-	return errors.As(err, &fault)
+	return errors.As(err, &fault) && (fault.Cause == core.CauseTrap || fault.Cause == core.CauseMemory || fault.Cause == core.CauseHang)
 }
 
 // causeOf finds the closed code for an error of a backend.

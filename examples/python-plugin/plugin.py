@@ -124,11 +124,11 @@ class Service:
         return d
 
     def open(self, spec):
-        if not 1 <= len(spec.name.encode()) <= NAME or spec.engine not in ("", "python") or spec.options:
-            raise Refusal("invalid", "specification of the device")
         with self.lock:
             d = self.devices.get(spec.name)
             if d is None:
+                if not 1 <= len(spec.name.encode()) <= NAME or spec.engine not in ("", "python") or spec.options:
+                    raise Refusal("invalid", "specification of the device")
                 if len(self.devices) >= 256:
                     raise Refusal("full", "devices of the instance")
                 d = self.devices[spec.name] = Device(spec, self.log)

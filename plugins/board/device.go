@@ -44,17 +44,40 @@ type Device struct {
 	ended chan error
 	once  sync.Once
 	err   error
+
+	mu struct {
+		sync.Mutex
+		// kernels are those that were loaded and can be looked into.
+		kernels map[core.Digest]wasm.Info
+	}
+}
+
+// Entity is what the drivers make: everything that an entity can do.
+type Entity interface {
+	sdk.Entity
+	sdk.PropertySetter
+	sdk.Suspender
+	sdk.Saver
+	sdk.Sampler
+}
+
+// entity refuses jobs that could only fail on the device, with all that it holds.
+type entity struct {
+	Entity
+	d *Device
 }
 
 var (
 	_ sdk.LeaveBounder = (*Device)(nil)
 	_ sdk.Tracer       = (*Device)(nil)
+	_ Entity           = entity{}
 )
 
 // Assemble makes a device; the firmware runs when it returns. Close ends all parts.
 func Assemble(p Parts) *Device {
 	ctx, stop := context.WithCancel(context.Background())
 	d := &Device{Device: p.Driver, parts: p, stop: stop, ended: make(chan error, 1)}
+	d.mu.kernels = make(map[core.Digest]wasm.Info)
 	go func() { d.ended <- p.Firmware.Run(ctx) }()
 	return d
 }
@@ -76,12 +99,43 @@ func (d *Device) Trace(after uint64) ([]core.TraceLine, <-chan struct{}) {
 
 // LoadKernel implements sdk.Device: it refuses what the engine could not load.
 func (d *Device) LoadKernel(ctx context.Context, k core.Kernel) error {
-	if k.Format == core.FormatWasm {
-		if _, err := wasm.Inspect(k.Code); err != nil {
-			return fmt.Errorf("load kernel %s: %w", k.Digest, err)
+	if k.Format != core.FormatWasm {
+		return d.Device.LoadKernel(ctx, k)
+	}
+	info, err := wasm.Inspect(k.Code)
+	if err != nil {
+		return fmt.Errorf("load kernel %s: %w", k.Digest, err)
+	}
+	if err := d.Device.LoadKernel(ctx, k); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.mu.kernels[k.Digest] = info
+	return nil
+}
+
+// Create implements sdk.Device.
+func (d *Device) Create(ctx context.Context, spec *core.EntitySpec, image core.ImageSource, report sdk.Reporter) (sdk.Entity, error) {
+	made, err := d.Device.Create(ctx, spec, image, report)
+	if err != nil {
+		return nil, err
+	}
+	return entity{made.(Entity), d}, nil
+}
+
+// Run implements sdk.Entity. An entry that the kernel does not have is a
+// *core.FaultError with core.CauseKernel.
+func (e entity) Run(ctx context.Context, j sdk.Job) error {
+	e.d.mu.Lock()
+	info, known := e.d.mu.kernels[j.Spec.Kernels[core.FormatWasm]]
+	e.d.mu.Unlock()
+	if known {
+		if err := info.CheckEntry(j.Spec.Entry); err != nil {
+			return &core.FaultError{Cause: core.CauseKernel, Detail: err.Error()}
 		}
 	}
-	return d.Device.LoadKernel(ctx, k)
+	return e.Entity.Run(ctx, j)
 }
 
 // Close implements sdk.Device: driver first, so that nobody touches the memory,
