@@ -88,20 +88,42 @@ func (p *probe) putImageIn(ctx context.Context, l *line, entity core.EntityID, e
 	if err != nil {
 		return err
 	}
-	header, err := wire.FromImageHeader(from.header)
-	if err != nil {
-		panic(err) // a slip of the kit
-	}
 	n, whole := 0, true
-	send := func(m *apiv1.PutImageRequest) {
+	from.messages(l, entity, epoch, func(m *apiv1.PutImageRequest) {
 		whole = whole && (damage == nil || damage(n, m)) && stream.Send(m) == nil
 		n++
+	})
+	_, err = stream.CloseAndRecv()
+	return err
+}
+
+// stallImage sends the first messages of an image and nothing more, and returns how
+// the plugin ended the call.
+func (p *probe) stallImage(l *line, entity core.EntityID, epoch core.Epoch, from picture, messages int) error {
+	stream, err := l.in.client.PutImage(p.ctx, grpc.MaxCallSendMsgSize(wire.MessageMax))
+	if err != nil {
+		return err
+	}
+	n := 0
+	from.messages(l, entity, epoch, func(m *apiv1.PutImageRequest) {
+		if n++; n <= messages {
+			_ = stream.Send(m)
+		}
+	})
+	return stream.RecvMsg(new(apiv1.PutImageReply))
+}
+
+// messages calls send with what an upload consists of.
+func (i *picture) messages(l *line, entity core.EntityID, epoch core.Epoch, send func(*apiv1.PutImageRequest)) {
+	header, err := wire.FromImageHeader(i.header)
+	if err != nil {
+		panic(err) // a slip of the kit
 	}
 	send(&apiv1.PutImageRequest{Header: header, Target: &apiv1.ImageTarget{
 		Device: l.device, Session: uint64(l.number), Entity: uint64(entity), Epoch: uint64(epoch),
 	}})
-	order := wire.NewSequence(from.header.Buffers)
-	err = sdk.BufferImage(from.header, from.buffers).Chunks(func(ref core.ChunkRef, data []byte) error {
+	order := wire.NewSequence(i.header.Buffers)
+	err = sdk.BufferImage(i.header, i.buffers).Chunks(func(ref core.ChunkRef, data []byte) error {
 		name := wire.Name{ChunkRef: ref, Zero: data == nil}
 		send(&apiv1.PutImageRequest{Names: &apiv1.ChunkNames{Refs: wire.PutCount(wire.AppendName(nil, name), 1)}, Data: data})
 		return order.Next(name)
@@ -114,8 +136,6 @@ func (p *probe) putImageIn(ctx context.Context, l *line, entity core.EntityID, e
 		panic(err) // a slip of the kit
 	}
 	send(&apiv1.PutImageRequest{Trailer: trailer})
-	_, err = stream.CloseAndRecv()
-	return err
 }
 
 // image saves a suspended entity; anything wrong with the image fails.
@@ -176,6 +196,23 @@ func (p *probe) getImage(l *line, session uint64, entity core.EntityID, epoch co
 		}
 		if !i.window(stream, m, order, &count, want) {
 			return i, nil
+		}
+	}
+}
+
+// stallSave asks for an image, takes its first window, and does not answer it. It
+// returns how the plugin ended the call.
+func (e *life) stallSave() error {
+	stream, err := e.l.in.client.GetImage(e.p.ctx)
+	if err != nil {
+		return err
+	}
+	_ = stream.Send(&apiv1.GetImageRequest{Target: &apiv1.ImageTarget{
+		Device: e.l.device, Session: uint64(e.l.number), Entity: uint64(e.id), Epoch: uint64(e.epoch),
+	}})
+	for {
+		if _, err := stream.Recv(); err != nil {
+			return err
 		}
 	}
 }

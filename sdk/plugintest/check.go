@@ -30,9 +30,12 @@ const (
 	anInstance
 	// muchData: time to move more data than all other checks together.
 	muchData
+	// aMinute: time to see that a plugin waits no longer than it may.
+	aMinute
 )
 
-// groups are the checks by what they are about, lowest level first.
+// groups are the checks by what they are about, lowest level first, but for those that fill
+// everything there is and those that wait.
 func groups() [][]check {
 	return [][]check{
 		helloChecks, sessionChecks, malformedChecks, kernelChecks, createChecks, jobChecks, cancelChecks, faultChecks, eventChecks, observeChecks,
@@ -40,10 +43,11 @@ func groups() [][]check {
 		suspendChecks, imageChecks, resultChecks,
 		repeatChecks, staleChecks, reconnectChecks, deathChecks,
 		portableChecks,
+		limitChecks, waitChecks,
 	}
 }
 
-// all are the checks of every level, lowest first.
+// all are the checks of every level.
 func all() []check { return slices.Concat(groups()...) }
 
 // verdict is what a check panics with to end.
@@ -83,12 +87,19 @@ func (p *probe) skipf(format string, args ...any) {
 // instance on which that, or the check, fails is ended.
 func (k *kit) do(ctx context.Context, c check) Result {
 	result := Result{Name: c.name, Level: c.level, Doc: c.doc}
-	ctx, cancel := context.WithTimeout(ctx, waitsPerCheck*k.config.Patience)
+	bound := waitsPerCheck * k.config.Patience
+	if c.need&(muchData|aMinute) != 0 {
+		bound += imageTime
+	}
+	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	p := &probe{kit: k, ctx: ctx, level: c.level}
 	reason, skipped := p.guard(func() {
 		if c.need&aProcess != 0 && k.config.Backend != nil {
 			p.skipf("needs a plugin that is a process")
+		}
+		if c.need&aMinute != 0 && !k.config.Slow {
+			p.skipf("waits for up to a minute; --slow (Config.Slow) runs it")
 		}
 		if c.level >= core.LevelImages && !k.device.SavesImages {
 			p.failf("the device declares that it saves no images, and level %d needs them", c.level)
@@ -107,7 +118,7 @@ func (k *kit) do(ctx context.Context, c check) Result {
 			reason = "the instance does not end: " + err.Error()
 		}
 	}
-	if k.shared != nil && spoilt && !slices.Contains(p.own, p.in) {
+	if c.need&anInstance == 0 && spoilt && k.shared != nil && !slices.Contains(p.own, p.in) {
 		_ = k.shared.end()
 		k.shared = nil
 	}

@@ -35,6 +35,10 @@ var createChecks = []check{
 		doc: "an image of a newer format is refused"},
 	{name: "refused-create-leaves-nothing", level: core.LevelJobs, run: createRefused,
 		doc: "after a refused create the entity can be created in its next epoch"},
+	{name: "refused-create-ends-its-epoch", level: core.LevelJobs, run: createEndsEpoch,
+		doc: "after a refused create no command of its epoch is answered, and no image of it taken"},
+	{name: "image-sent-again-replaces", level: core.LevelJobs, run: imageAgain,
+		doc: "an image that is sent again before its create replaces the first, which is refused as stale"},
 	{name: "upload-does-not-delay-control", level: core.LevelJobs, run: uploadAside,
 		doc: "while an upload stalls, commands of other entities are carried out"},
 	{name: "kernel-upload-does-not-delay-control", level: core.LevelJobs, run: kernelAside,
@@ -114,6 +118,48 @@ func createSeveral(p *probe) {
 	odd := make([]byte, core.ChunkSize+1)
 	odd[core.ChunkSize] = 7
 	e.create(e.fresh([][]byte{{1}, toBytes(counted(8)), odd, make([]byte, 2*core.ChunkSize)}))
+	e.completed(e.run(8, 1))
+}
+
+func createEndsEpoch(p *probe) {
+	l := p.open(deviceName)
+	e, from := empty(p, l, 8)
+	c := e.createCommand()
+	l.send(c)
+	if err := p.putImage(l, e.id, e.epoch, from, func(_ int, m *apiv1.PutImageRequest) bool {
+		if m.GetTrailer() != nil {
+			m.Trailer.Chunks++
+		}
+		return true
+	}); err == nil {
+		p.failf("a damaged image was taken")
+	}
+	e.refused("a create with a damaged image", c.Seq)
+	p.refusedWith("an image for an epoch whose create was refused", e.upload(from), core.ErrStale)
+	again := e.createCommand()
+	l.send(again)
+	next := e.again(l)
+	next.create(from)
+	next.completed(next.run(8, 1))
+	e.none("after the refused create", func(b *core.BackendEvent) bool { return b.Command == again.Seq })
+}
+
+func imageAgain(p *probe) {
+	l := p.open(deviceName)
+	e, from := empty(p, l, 8)
+	const sends = 2
+	answers := make(chan error, sends)
+	for range sends {
+		go func() { answers <- e.upload(from) }()
+	}
+	// Either is the first; it is refused before the create comes.
+	p.refusedWith("an image that was sent again", <-answers, core.ErrStale)
+	c := e.createCommand()
+	l.send(c)
+	if err := <-answers; err != nil {
+		p.failf("the image that replaced another one was refused: %v", wire.FromStatus(err))
+	}
+	e.applied(c.Seq)
 	e.completed(e.run(8, 1))
 }
 

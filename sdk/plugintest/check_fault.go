@@ -9,6 +9,8 @@ var faultChecks = []check{
 		doc: "a kernel that faults makes its entity guilty and names its job"},
 	{name: "fault-names-its-cause", level: core.LevelJobs, run: faultNames,
 		doc: "a kernel that faults is reported with the cause trap and a sentence"},
+	{name: "fault-says-how-far-it-came", level: core.LevelJobs, run: faultCame,
+		doc: "a fault is reported with a cursor not behind the workgroup that faulted, and the workgroups that ran"},
 	{name: "fault-spares-the-innocent", level: core.LevelJobs, run: faultSpares,
 		doc: "a fault of one entity makes no other guilty; the others go on, or are lost as victims"},
 	{name: "lost-entity-is-silent", level: core.LevelJobs, run: lostSilent,
@@ -16,7 +18,7 @@ var faultChecks = []check{
 	{name: "lost-entity-comes-again", level: core.LevelJobs, run: lostAgain,
 		doc: "a lost entity can be destroyed, and created in a later epoch"},
 	{name: "unknown-entry-has-the-cause-kernel", level: core.LevelJobs, run: unknownEntry,
-		doc: "a job with an entry that its kernel does not have ends with the cause kernel"},
+		doc: "a job with an entry that its kernel does not have is refused with the cause kernel; the entity goes on"},
 	{name: "unknown-buffer-is-refused", level: core.LevelJobs, run: unknownBuffer,
 		doc: "a job that names a buffer which the entity does not have is refused; the entity goes on"},
 	{name: "commands-need-an-entity", level: core.LevelJobs, run: needEntity,
@@ -25,6 +27,8 @@ var faultChecks = []check{
 		doc: "a refusal has a cause of the closed set"},
 	{name: "refusal-says-why", level: core.LevelJobs, run: refusalSays,
 		doc: "a refusal has a sentence that says why"},
+	{name: "refusal-blames-nobody", level: core.LevelJobs, run: refusalBlames,
+		doc: "a refused command has hung and faulted nothing: the entity is not guilty"},
 	{name: "refusal-names-its-command", level: core.LevelJobs, run: refusalCommand,
 		doc: "a refusal names its command and, for a run, its job"},
 }
@@ -39,8 +43,8 @@ func trapped(p *probe, e *life) (core.JobID, core.BackendEvent) {
 	c := e.job("trap", [3]uint32{16, 1, 1}, buffer(cellsName), u32(1), u32(trapAt))
 	e.l.send(c)
 	got := e.ended(c.Job)
-	if got.Kind != core.EventEntityLost && got.Kind != core.EventRefused {
-		p.failf("a job whose workgroup %d faults ended with %s", trapAt, tell(&got))
+	if got.Kind != core.EventEntityLost {
+		p.failf("a job whose workgroup %d faults ended with %s; its entity must be lost", trapAt, tell(&got))
 	}
 	return c.Job, got
 }
@@ -56,6 +60,13 @@ func faultNames(p *probe) {
 	e := p.entity(p.open(deviceName), 16)
 	if _, got := trapped(p, e); got.Cause != core.CauseTrap || got.Error == "" {
 		p.failf("the fault was reported as %s; the cause must be %q, and a sentence must say what happened", tell(&got), core.CauseTrap)
+	}
+}
+
+func faultCame(p *probe) {
+	e := p.entity(p.open(deviceName), 16)
+	if _, got := trapped(p, e); got.Done > trapAt || got.Executed < got.Done || got.Executed > 16 {
+		p.failf("workgroup %d of 16 faulted, and the report has %d done and %d executed", trapAt, got.Done, got.Executed)
 	}
 }
 
@@ -78,9 +89,7 @@ func faultSpares(p *probe) {
 func lostSilent(p *probe) {
 	l := p.open(deviceName)
 	e := p.entity(l, 16)
-	if _, got := trapped(p, e); got.Kind != core.EventEntityLost {
-		p.skipf("a fault is reported as a refusal and takes no entity with it")
-	}
+	trapped(p, e)
 	e.run(16, 2)
 	l.send(e.message(core.MessageBarrier))
 	e.destroy()
@@ -104,10 +113,10 @@ func unknownEntry(p *probe) {
 	e := p.entity(p.open(deviceName), 16)
 	c := e.job("no_such_entry", [3]uint32{16, 1, 1}, buffer(cellsName), u32(1))
 	e.l.send(c)
-	got := e.ended(c.Job)
-	if got.Kind != core.EventRefused && got.Kind != core.EventEntityLost || got.Cause != core.CauseKernel {
-		p.failf("the job ended with %s; the cause must be %q", tell(&got), core.CauseKernel)
+	if got := e.ended(c.Job); got.Kind != core.EventRefused || got.Cause != core.CauseKernel {
+		p.failf("the job ended with %s; it must be refused with the cause %q", tell(&got), core.CauseKernel)
 	}
+	e.completed(e.run(16, 1))
 }
 
 // wrongBuffer is a run that is refused.
@@ -155,6 +164,12 @@ func refusalCause(p *probe) {
 func refusalSays(p *probe) {
 	if _, got := refusal(p); got.Error == "" {
 		p.failf("%s has no sentence", tell(&got))
+	}
+}
+
+func refusalBlames(p *probe) {
+	if _, got := refusal(p); got.Guilty {
+		p.failf("%s says that the entity is guilty", tell(&got))
 	}
 }
 

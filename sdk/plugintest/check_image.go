@@ -16,6 +16,8 @@ var imageChecks = []check{
 		doc: "GetImage of an entity that is not suspended is refused as invalid"},
 	{name: "image-needs-an-entity", level: core.LevelImages, run: imageNeedsEntity,
 		doc: "GetImage of an unknown entity is refused as not found, of another epoch as stale"},
+	{name: "image-of-a-lost-entity", level: core.LevelImages, run: imageOfLost,
+		doc: "an entity that was lost is not saved: GetImage is refused as gone"},
 	{name: "image-describes-its-entity", level: core.LevelImages, run: imageDescribes,
 		doc: "an image has version 1, its entity, the entity's buffers in order, and the backend's name"},
 	{name: "image-lists-unfinished-jobs", level: core.LevelImages, run: imageLists,
@@ -69,6 +71,13 @@ func imageNeedsEntity(p *probe) {
 	e.suspend()
 	_, err = p.getImage(l, uint64(l.number), e.id, e.epoch+1, nil)
 	p.refusedWith("GetImage of another epoch", err, core.ErrStale)
+}
+
+func imageOfLost(p *probe) {
+	e := p.entity(p.open(deviceName), 16)
+	trapped(p, e)
+	_, err := e.tryImage(nil)
+	p.refusedWith("GetImage of a lost entity", err, core.ErrGone)
 }
 
 func imageDescribes(p *probe) {

@@ -16,13 +16,13 @@ var kernelChecks = []check{
 	{name: "kernel-digest-is-checked", level: core.LevelJobs, run: kernelDigest,
 		doc: "code that is not that of its digest is refused as corrupt"},
 	{name: "kernel-size-is-checked", level: core.LevelJobs, run: kernelSize,
-		doc: "code that goes on after its size, or ends before it, is refused"},
+		doc: "code that goes on after its size, or ends before it, is refused as corrupt"},
 	{name: "kernel-header-is-checked", level: core.LevelJobs, run: kernelHeaderChecked,
 		doc: "a header without a digest of 32 bytes, or none at all, is refused as invalid"},
 	{name: "kernel-of-unknown-device", level: core.LevelJobs, run: kernelUnknownDevice,
 		doc: "a kernel for a device that is not open is refused as not found"},
 	{name: "bad-kernel-refuses-its-jobs", level: core.LevelJobs, run: badKernel,
-		doc: "a kernel that cannot be loaded is refused, and so is a job that names it, with the cause kernel"},
+		doc: "a kernel that cannot be loaded is refused as invalid, and so is a job that names it, with the cause kernel"},
 	{name: "foreign-format-refuses-the-job", level: core.LevelJobs, run: foreignFormat,
 		doc: "a job without a kernel in a format of the device is refused with the cause kernel"},
 }
@@ -70,9 +70,7 @@ func kernelSize(p *probe) {
 	l := p.open(deviceName)
 	h := p.kernelHeader(l, p.kit.kernel)
 	p.refusedWith("a kernel that goes on after its end", p.putKernel(l, h, p.kit.kernel.Code, []byte{1}), core.ErrCorrupt)
-	if err := p.putKernel(l, h, p.kit.kernel.Code[:len(p.kit.kernel.Code)-1]); err == nil {
-		p.failf("a kernel that ends before its end was taken")
-	}
+	p.refusedWith("a kernel that ends before its size", p.putKernel(l, h, p.kit.kernel.Code[:len(p.kit.kernel.Code)-1]), core.ErrCorrupt)
 	p.alive("a kernel that broke off")
 }
 
@@ -98,8 +96,8 @@ func badKernel(p *probe) {
 	l := p.open(deviceName)
 	code := []byte("no kernel of any format\n")
 	bad := core.Kernel{Format: p.kit.kernel.Format, Code: code, Digest: core.DigestOf(code)}
-	if err := p.putKernel(l, p.kernelHeader(l, bad), code); err == nil {
-		p.failf("code that is no %s was taken", bad.Format)
+	for range 2 { // It may be tried again.
+		p.refusedWith("code that is no "+bad.Format, p.putKernel(l, p.kernelHeader(l, bad), code), core.ErrInvalid)
 	}
 	e := p.entity(l, 8)
 	c := e.mix(8, 1)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
 	"github.com/gpuwm/gpuwm/core"
@@ -19,7 +22,7 @@ var observeChecks = []check{
 	{name: "health-answers-while-busy", level: core.LevelJobs, run: healthBusy,
 		doc: "Health answers while a job executes"},
 	{name: "log-lines-are-numbered", level: core.LevelJobs, run: logsNumbered,
-		doc: "lines of the log have rising numbers, a level and valid text"},
+		doc: "lines of the log have numbers that rise by one, a time, a level, and one line of text of at most 8 KiB"},
 	{name: "logs-go-on-after-a-number", level: core.LevelJobs, run: logsAfter,
 		doc: "Logs after a number has only later lines; the stream stays open"},
 	{name: "trace-is-numbered", level: core.LevelJobs, run: traceNumbered,
@@ -96,17 +99,37 @@ func logged(p *probe, after uint64) []*apiv1.LogLine {
 	}
 }
 
+// logLevels are the levels of a line, and logLineMax the bytes of its text.
+var logLevels = []string{"trace", "debug", "info", "warn", "error"}
+
+const logLineMax = 8 << 10
+
+// oneLine reports whether a text is one line without control characters.
+func oneLine(s string, most int) bool {
+	return fits(s, most) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// fits reports whether a text is one line.
+func fits(s string, most int) bool {
+	return len(s) <= most && utf8.ValidString(s) && !strings.ContainsAny(s, "\r\n")
+}
+
 func logsNumbered(p *probe) {
 	bringUp(p)
 	var last uint64
 	for _, line := range logged(p, 0) {
-		if line.GetNumber() <= last {
-			p.failf("after line %d came line %d", last, line.GetNumber())
+		n := line.GetNumber()
+		switch {
+		case n <= last || last != 0 && n != last+1:
+			p.failf("after line %d came line %d", last, n)
+		case !slices.Contains(logLevels, line.GetLevel()):
+			p.failf("line %d has the level %q; it is one of %q", n, line.GetLevel(), logLevels)
+		case line.GetTime() == 0:
+			p.failf("line %d has no time", n)
+		case !fits(line.GetText(), logLineMax):
+			p.failf("the text of line %d is not one line of at most %d bytes: %.80q", n, logLineMax, line.GetText())
 		}
-		last = line.GetNumber()
-		if line.GetLevel() == "" || line.GetTime() == 0 {
-			p.failf("line %d has no level or no time: %v", last, line)
-		}
+		last = n
 	}
 }
 
@@ -158,7 +181,7 @@ func traceNumbered(p *probe) {
 			p.failf("after line %d came line %d", last, line.GetNumber())
 		case line.GetKind() == "" || len(line.GetKind()) > wire.TraceKindMax:
 			p.failf("line %d has the kind %q", line.GetNumber(), line.GetKind())
-		case len(line.GetText()) > wire.TraceTextMax || strings.ContainsAny(line.GetText(), "\r\n"):
+		case !oneLine(line.GetText(), wire.TraceTextMax) || !oneLine(line.GetKind(), wire.TraceKindMax):
 			p.failf("the text of line %d is not one line of at most %d bytes", line.GetNumber(), wire.TraceTextMax)
 		}
 		last = line.GetNumber()

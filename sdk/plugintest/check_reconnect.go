@@ -5,6 +5,7 @@ import (
 
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/sdk/internal/wire"
 )
 
 var reconnectChecks = []check{
@@ -12,6 +13,10 @@ var reconnectChecks = []check{
 		doc: "the opening of a session lists each entity that is held, with its epoch and the last command taken"},
 	{name: "forgets-destroyed-entities", level: core.LevelRecovery, run: forgetsDestroyed,
 		doc: "a destroyed entity is not held"},
+	{name: "holds-lost-entities", level: core.LevelRecovery, run: holdsLost,
+		doc: "an entity that was lost is held until it is destroyed"},
+	{name: "acknowledgement-does-not-fall-back", level: core.LevelRecovery, run: ackStays,
+		doc: "an acknowledgement below the present one changes nothing"},
 	{name: "events-come-again", level: core.LevelRecovery, run: eventsAgain,
 		doc: "events that were not acknowledged come again in the next session, the same, with the same numbers"},
 	{name: "acknowledged-events-do-not-come-again", level: core.LevelRecovery, run: eventsAcked,
@@ -59,6 +64,37 @@ func forgetsDestroyed(p *probe) {
 		defer fresh.close()
 		return held(fresh, e) == nil
 	})
+}
+
+func holdsLost(p *probe) {
+	l := p.open(deviceName)
+	e := p.entity(l, 16)
+	trapped(p, e)
+	l.close()
+	fresh := p.open(deviceName)
+	e.on(fresh)
+	if held(fresh, e) == nil {
+		p.failf("entity %d was lost, and is not listed", e.id)
+	}
+}
+
+func ackStays(p *probe) {
+	l, _, all := worked(p)
+	last := all[len(all)-1].Seq
+	l.ack(last)
+	_ = l.stream.Send(&apiv1.SessionRequest{Ack: uint64(all[0].Seq)})
+	_ = l.stream.CloseSend()
+	if err := l.broken("the host closed its half"); err != nil {
+		p.failf("a lower acknowledgement ended the session with: %v", wire.FromStatus(err))
+	}
+	p.in.sessions[deviceName]++
+	fresh, err := p.tryOpen(deviceName, p.in.sessions[deviceName], all[0].Seq, nil)
+	if err != nil {
+		p.failf("a session that acknowledges less was refused: %v", wire.FromStatus(err))
+	}
+	if got := core.EventSeq(fresh.opened.GetAcked()); got != last {
+		p.failf("events up to %d were acknowledged, then less, and the next session says %d", last, got)
+	}
 }
 
 // same compares events as a host sees them.

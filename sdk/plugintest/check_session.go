@@ -3,8 +3,11 @@ package plugintest
 import (
 	"bytes"
 	"context"
+	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
@@ -27,6 +30,16 @@ var sessionChecks = []check{
 		doc: "a device with an engine that the plugin does not declare is refused as invalid"},
 	{name: "device-opens-again", level: core.LevelJobs, run: deviceOpensAgain,
 		doc: "a later session of the same device finds the same device"},
+	{name: "device-keeps-its-specification", level: core.LevelJobs, run: deviceKeeps,
+		doc: "an open device is refused as exists with another engine or option, and goes on"},
+	{name: "refused-device-leaves-its-name", level: core.LevelJobs, need: anInstance, run: deviceLeavesName,
+		doc: "after a specification was refused another one can have its name"},
+	{name: "session-ends-with-its-host", level: core.LevelJobs, run: sessionEnds,
+		doc: "when the host closes its half, the plugin ends the session without an error"},
+	{name: "same-session-takes-over", level: core.LevelJobs, run: sameSession,
+		doc: "a session with the number of the present one takes over; the older stream ends as stale"},
+	{name: "bulk-calls-need-a-session", level: core.LevelJobs, run: bulkNeedsSession,
+		doc: "PutKernel and PutImage with session 0 are refused as stale"},
 	{name: "devices-are-separate", level: core.LevelJobs, need: anInstance, run: devicesSeparate,
 		doc: "two devices work at once, each numbers its own events from 1"},
 	{name: "message-of-16MiB-crosses", level: core.LevelJobs, need: muchData, run: messageCrosses,
@@ -34,7 +47,7 @@ var sessionChecks = []check{
 	{name: "larger-message-is-refused", level: core.LevelJobs, need: muchData, run: messageTooLarge,
 		doc: "a message beyond 16 MiB is refused, and the process lives"},
 	{name: "errors-carry-detail", level: core.LevelJobs, run: errorsCarryDetail,
-		doc: "every error status carries an ErrorDetail whose reason is one of the closed set"},
+		doc: "every error status has a sentence, and an ErrorDetail with a reason of the closed set, to which code, retryable and epoch fit"},
 }
 
 func sessionDescribes(p *probe) {
@@ -86,6 +99,63 @@ func deviceOpensAgain(p *probe) {
 	}
 }
 
+func deviceKeeps(p *probe) {
+	l := p.open(deviceName)
+	for what, change := range map[string]func(*apiv1.DeviceSpec){
+		"engine": func(s *apiv1.DeviceSpec) { s.Engine = "no-such-engine-of-the-kit" },
+		"option": func(s *apiv1.DeviceSpec) { s.Options = map[string]string{"no-such-option-of-the-kit": "1"} },
+	} {
+		p.in.sessions[deviceName]++
+		_, err := p.tryOpen(deviceName, p.in.sessions[deviceName], 0, func(m *apiv1.SessionRequest) { change(m.GetOpen().GetSpec()) })
+		p.refusedWith("an open device with another "+what, err, core.ErrExists)
+	}
+	e := p.entity(l, 8)
+	e.completed(e.run(8, 1))
+}
+
+func deviceLeavesName(p *probe) {
+	const name = "kit-free"
+	_, err := p.tryOpen(name, 1, 0, func(m *apiv1.SessionRequest) { m.GetOpen().GetSpec().Engine = "no-such-engine-of-the-kit" })
+	p.refusedWith("a device with an unknown engine", err, core.ErrInvalid)
+	l := p.open(name)
+	e := p.entity(l, 8)
+	e.completed(e.run(8, 1))
+}
+
+func sessionEnds(p *probe) {
+	l := p.open(deviceName)
+	_ = l.stream.CloseSend()
+	if err := l.broken("the host closed its half"); err != nil {
+		p.failf("the host closed its half, and the session ended with: %v", wire.FromStatus(err))
+	}
+}
+
+func sameSession(p *probe) {
+	first := p.open(deviceName)
+	e := p.entity(first, 8)
+	second, err := p.tryOpen(deviceName, first.number, 0, nil)
+	if err != nil {
+		p.failf("a session with the number of the present one was refused: %v", wire.FromStatus(err))
+	}
+	p.refusedWith("the older of two sessions of one number", first.broken("another session of its number"), core.ErrStale)
+	e.on(second)
+	e.completed(e.run(8, 1))
+}
+
+func bulkNeedsSession(p *probe) {
+	l := p.open(deviceName)
+	h := p.kernelHeader(l, p.kit.kernel)
+	h.Session = 0
+	p.refusedWith("a kernel for session 0", p.putKernel(l, h, p.kit.kernel.Code), core.ErrStale)
+	e, from := empty(p, l, 8)
+	p.refusedWith("an image for session 0", p.putImage(l, e.id, e.epoch, from, func(_ int, m *apiv1.PutImageRequest) bool {
+		if t := m.GetTarget(); t != nil {
+			t.Session = 0
+		}
+		return true
+	}), core.ErrStale)
+}
+
 func devicesSeparate(p *probe) {
 	for _, device := range []string{deviceName, "kit1"} {
 		l := p.open(device)
@@ -125,31 +195,50 @@ func messageTooLarge(p *probe) {
 	p.alive("a message beyond 16 MiB")
 }
 
+// reasons are the closed set of a plugin, with code and whether it may be tried again.
+var reasons = map[string]struct {
+	code      codes.Code
+	retryable bool
+}{
+	"closed": {codes.FailedPrecondition, false}, "full": {codes.ResourceExhausted, true}, "oversize": {codes.OutOfRange, false},
+	"not-found": {codes.NotFound, false}, "exists": {codes.AlreadyExists, false}, "invalid": {codes.InvalidArgument, false},
+	"unsupported": {codes.Unimplemented, false}, "stale": {codes.Aborted, false}, "corrupt": {codes.DataLoss, false},
+	"gone": {codes.Unavailable, true}, "deadline": {codes.DeadlineExceeded, true}, "busy": {codes.Aborted, true},
+}
+
 // errorsCarryDetail makes a few errors and looks at their details.
 func errorsCarryDetail(p *probe) {
 	l := p.open(deviceName)
-	closed := map[string]bool{}
-	for _, name := range []string{"closed", "full", "oversize", "not-found", "exists", "invalid", "unsupported", "stale", "corrupt", "gone", "deadline", "busy"} {
-		closed[name] = true
-	}
 	elsewhere := p.kernelHeader(l, p.kit.kernel)
 	elsewhere.Device = "no-such-device"
 	_, opened := p.tryOpen(deviceName, 0, 0, nil)
-	_, got := p.getImage(l, uint64(l.number), 1<<40, 1, nil)
+	_, got := p.getImage(l, uint64(l.number), 1<<40, 7, nil)
 	for what, err := range map[string]error{
 		"session 0":                              opened,
 		"PutKernel with a wrong digest":          p.putKernel(l, p.kernelHeader(l, core.Kernel{Format: p.kit.kernel.Format, Code: []byte{1}}), []byte{1}),
 		"PutKernel to a device that is not open": p.putKernel(l, elsewhere, p.kit.kernel.Code),
 		"PutImage for epoch 0":                   p.putImage(l, 1, 0, picture{header: core.ImageHeader{Version: 1, Entity: 1}}, nil),
-		"GetImage of no entity":                  got,
+		"GetImage of no entity in epoch 7":       got,
 	} {
 		if err == nil {
 			p.failf("%s was taken", what)
 		}
-		if d := detailOf(err); d == nil {
+		d := detailOf(err)
+		if d == nil {
 			p.failf("the error of %s carries no ErrorDetail: %v", what, err)
-		} else if !closed[d.GetReason()] {
+		}
+		means, ok := reasons[d.GetReason()]
+		switch epoch := uint64(strings.Count(what, "epoch 7")) * 7; {
+		case !ok:
 			p.failf("the error of %s has the reason %q, which is none of the closed set", what, d.GetReason())
+		case status.Code(err) != means.code:
+			p.failf("the error of %s has the reason %q and the code %s; it must be %s", what, d.GetReason(), status.Code(err), means.code)
+		case d.GetRetryable() != means.retryable:
+			p.failf("the error of %s has the reason %q, retryable: %t", what, d.GetReason(), d.GetRetryable())
+		case d.GetEpoch() != epoch:
+			p.failf("the error of %s is of epoch %d, the call was of epoch %d", what, d.GetEpoch(), epoch)
+		case status.Convert(err).Message() == "":
+			p.failf("the error of %s has no sentence", what)
 		}
 	}
 }

@@ -11,7 +11,9 @@ var staleChecks = []check{
 	{name: "stale-epoch-is-dropped", level: core.LevelRecovery, run: staleEpoch,
 		doc: "a command of an epoch before the entity's present one has no effect and no answer"},
 	{name: "newer-epoch-replaces", level: core.LevelRecovery, run: newerEpoch,
-		doc: "a create in a later epoch replaces the entity, whatever it is doing"},
+		doc: "a create in a later epoch replaces the entity, whatever it is doing, without an event for the earlier one"},
+	{name: "destroy-of-an-older-epoch", level: core.LevelRecovery, run: olderDestroy,
+		doc: "a destroy of an epoch below the present one has no effect and no answer"},
 	{name: "command-of-a-future-epoch", level: core.LevelRecovery, run: futureEpoch,
 		doc: "a command of an epoch that was not created is refused"},
 	{name: "image-of-a-stale-epoch", level: core.LevelRecovery, run: staleImage,
@@ -60,6 +62,21 @@ func newerEpoch(p *probe) {
 	next.completed(next.run(8, 2))
 	next.suspend()
 	p.same("after a create in a later epoch", next.cells(), mixed(before, 2, 0, 8))
+	e.none("a later epoch replaced this one", func(b *core.BackendEvent) bool {
+		return b.Kind == core.EventDestroyed || b.Kind == core.EventEntityLost
+	})
+}
+
+func olderDestroy(p *probe) {
+	l := p.open(deviceName)
+	e := p.entity(l, 8)
+	next := e.again(l)
+	next.create(next.fresh([][]byte{toBytes(counted(8))}))
+	c := next.command(core.CommandDestroy)
+	c.Epoch = e.epoch
+	l.send(c)
+	next.completed(next.run(8, 3))
+	e.none("a later epoch is there", func(b *core.BackendEvent) bool { return b.Command == c.Seq })
 }
 
 func futureEpoch(p *probe) {

@@ -47,7 +47,7 @@ type instance struct {
 	record   core.InstanceRecord
 	process  *os.Process
 	// server and listener are of a backend in this process.
-	server   *sdk.InProcess
+	server   service
 	listener *bufconn.Listener
 	served   chan struct{}
 	// sessions and acked are the last session and acknowledged event by device.
@@ -55,6 +55,12 @@ type instance struct {
 	acked    map[string]core.EventSeq
 	// loaded says that the kit's kernels are on the device.
 	loaded map[string]bool
+}
+
+// service is a plugin in this process.
+type service interface {
+	Server() *grpc.Server
+	Stop()
 }
 
 // StartError is why a plugin did not start.
@@ -93,8 +99,11 @@ func (k *kit) start(ctx context.Context, lease time.Duration) (*instance, error)
 	}
 	var err error
 	if k.config.Backend != nil {
-		in.name = inProcessName
-		in.server, in.listener, in.served = sdk.NewInProcess(k.config.Backend(), in.name), bufconn.Listen(1<<20), make(chan struct{})
+		in.name, in.listener, in.served = inProcessName, bufconn.Listen(1<<20), make(chan struct{})
+		in.server = sdk.NewInProcess(k.config.Backend(), in.name)
+		if k.config.wrap != nil {
+			in.server = k.config.wrap(in.server)
+		}
 		go func() { defer close(in.served); _ = in.server.Server().Serve(in.listener) }()
 	} else if err = in.launch(ctx, lease); err != nil {
 		return nil, err

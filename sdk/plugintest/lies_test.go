@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
@@ -34,6 +35,8 @@ type lie struct {
 	// the image.
 	image       func(data int, m *apiv1.GetImageReply) bool
 	ignoresAcks bool
+	// endless calls never end as deadline, hasty ones do at once.
+	endless, hasty bool
 	// foreign is told of the entities whose image is another backend's.
 	foreign func(s *state, entity core.EntityID)
 }
@@ -73,6 +76,13 @@ func changedEvent(match func(e *core.BackendEvent) bool, change func(e *core.Bac
 
 func refusedRun(e *core.BackendEvent) bool {
 	return e.Kind == core.EventRefused && e.Job != 0 && e.Cause == core.CauseRefused
+}
+
+func lostEvent(e *core.BackendEvent) bool { return e.Kind == core.EventEntityLost }
+
+// trapChecks are the checks that begin with a kernel that faults.
+var trapChecks = []string{
+	"fault-names-its-cause", "fault-says-how-far-it-came", "fault-spares-the-innocent", "lost-entity-is-silent", "lost-entity-comes-again",
 }
 
 func nothing(*state, core.BackendEvent) []core.BackendEvent { return nil }
@@ -135,7 +145,9 @@ var lies = map[string]lie{
 			os.Exit(3)
 		}
 	}},
-	"errors-without-detail": {caught: "errors-carry-detail", status: func(err error) error {
+	"errors-without-detail": {caught: "errors-carry-detail", also: []string{
+		"device-needs-a-name", "unknown-engine-is-refused", "device-keeps-its-specification", "bulk-calls-need-a-session",
+	}, status: func(err error) error {
 		st, _ := status.FromError(err)
 		return status.Error(st.Code(), st.Message())
 	}},
@@ -188,6 +200,37 @@ var lies = map[string]lie{
 			}
 			return []core.BackendEvent{e}
 		}},
+
+	"wrong-code": {caught: "errors-carry-detail", status: func(err error) error {
+		st, _ := status.FromError(err)
+		p := st.Proto()
+		p.Code = int32(codes.Internal)
+		return status.FromProto(p).Err()
+	}},
+	"blames-a-refusal":   {caught: "refusal-blames-nobody", event: changedEvent(refusedRun, func(e *core.BackendEvent) { e.Guilty = true })},
+	"fault-came-too-far": {caught: "fault-says-how-far-it-came", event: changedEvent(lostEvent, func(e *core.BackendEvent) { e.Done = 16 })},
+	"fault-is-a-refusal": {caught: "fault-blames-its-job", also: trapChecks, event: changedEvent(lostEvent, func(e *core.BackendEvent) { e.Kind = core.EventRefused })},
+	"forgets-lost-ones": {caught: "holds-lost-entities", opened: func(m *apiv1.DeviceOpened) {
+		m.Held = slices.DeleteFunc(m.Held, func(h *apiv1.HeldEntity) bool { return h.GetApplied() == 2 })
+	}},
+	"speaks-of-the-buried": {caught: "newer-epoch-replaces", command: func(s *state, c core.Command) []core.Command {
+		if c.Kind == core.CommandCreate && s.latest[c.Entity] != 0 && c.Epoch > s.latest[c.Entity] {
+			s.r.emit(core.BackendEvent{Kind: core.EventEntityLost, Entity: c.Entity, Epoch: s.latest[c.Entity], Cause: core.CauseDevice, Error: "x"}, s.r.seen)
+		}
+		if c.Kind == core.CommandCreate {
+			s.latest[c.Entity] = c.Epoch
+		}
+		return []core.Command{c}
+	}},
+	"answers-an-older-destroy": {caught: "destroy-of-an-older-epoch", command: func(s *state, c core.Command) []core.Command {
+		if c.Kind == core.CommandCreate {
+			s.latest[c.Entity] = c.Epoch
+		}
+		if c.Kind == core.CommandDestroy && c.Epoch < s.latest[c.Entity] {
+			s.r.emit(core.BackendEvent{Kind: core.EventDestroyed, Entity: c.Entity, Epoch: c.Epoch, Command: c.Seq / seqRoom}, s.r.seen)
+		}
+		return []core.Command{c}
+	}},
 
 	"message-overtakes-a-job": {caught: "message-keeps-its-place",
 		command: func(s *state, c core.Command) []core.Command {
@@ -296,7 +339,7 @@ var lies = map[string]lie{
 		reconnect: func(r *relay) {
 			r.kept = slices.DeleteFunc(r.kept, func(k relayed) bool { return k.sent })
 		}},
-	"ignores-acknowledgements": {caught: "acknowledged-events-do-not-come-again", also: []string{"opening-without-a-number"}, ignoresAcks: true},
+	"ignores-acknowledgements": {caught: "acknowledged-events-do-not-come-again", also: []string{"opening-without-a-number", "acknowledgement-does-not-fall-back"}, ignoresAcks: true},
 	"begins-foreign-jobs-anew": {caught: "foreign-image-continues",
 		also: []string{
 			"foreign-image-at-every-cursor", "foreign-image-with-several-jobs", "foreign-private-part-is-ignored", "large-private-part-crosses",
@@ -309,5 +352,5 @@ var lies = map[string]lie{
 			}
 			return []core.Command{c}
 		}},
-	"forgets-entities": {caught: "holds-entities", opened: func(m *apiv1.DeviceOpened) { m.Held = nil }},
+	"forgets-entities": {caught: "holds-entities", also: []string{"holds-lost-entities"}, opened: func(m *apiv1.DeviceOpened) { m.Held = nil }},
 }

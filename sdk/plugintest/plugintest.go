@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,10 +34,15 @@ type Config struct {
 	Patience time.Duration
 	// Start bounds handshake and hello, 20 s when zero.
 	Start time.Duration
+	// Slow has the checks run too that let a plugin wait in vain, for as long as it
+	// may: they add a minute.
+	Slow bool
 	// Env are names of environment variables that the plugin inherits besides the usual.
 	Env []string
 	// only chooses among the checks; all when nil.
 	only func(check) bool
+	// wrap puts something before a backend in this process.
+	wrap func(service) service
 }
 
 const (
@@ -89,14 +95,22 @@ func Run(ctx context.Context, c Config) (report Report, err error) {
 	if err != nil {
 		return Report{}, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
+		cancel() // Slow checks of a run that was broken off end too.
 		if endErr := k.close(); err == nil {
 			err = endErr
 		}
 	}()
 	report = Report{Plugin: k.description.Name, Level: k.config.Level}
+	waiting := k.begin(ctx)
 	for _, check := range k.checks() {
-		result := k.do(ctx, check)
+		var result Result
+		if ended := waiting[check.name]; ended != nil {
+			result = <-ended
+		} else {
+			result = k.do(ctx, check)
+		}
 		if ctx.Err() != nil { // What was broken off says nothing about the plugin.
 			return report, context.Cause(ctx)
 		}
@@ -106,6 +120,20 @@ func Run(ctx context.Context, c Config) (report Report, err error) {
 		}
 	}
 	return report, nil
+}
+
+// begin starts the slow checks, which need no more of the kit than a plugin of their
+// own, beside the others. Each channel delivers one result.
+func (k *kit) begin(ctx context.Context) map[string]<-chan Result {
+	waiting := make(map[string]<-chan Result)
+	for _, c := range k.checks() {
+		if c.need&aMinute != 0 && k.config.Slow {
+			ended := make(chan Result, 1)
+			waiting[c.name] = ended
+			k.waiting.Go(func() { ended <- k.do(ctx, c) })
+		}
+	}
+	return waiting
 }
 
 // kit is one run.
@@ -122,7 +150,9 @@ type kit struct {
 	// spin is the calibrated round count of slow; 0 before.
 	spin uint32
 	// silent says that no samples came of a job that executes.
-	silent   bool
+	silent bool
+	// waiting are the slow checks that have begun.
+	waiting  sync.WaitGroup
 	entities atomic.Uint64
 	jobs     atomic.Uint64
 }
@@ -189,7 +219,7 @@ func (k *kit) meet(ctx context.Context) error {
 	return err
 }
 
-// checks are those up to the level, lowest first.
+// checks are those up to the level.
 func (k *kit) checks() []check {
 	var list []check
 	for _, c := range all() {
@@ -203,6 +233,7 @@ func (k *kit) checks() []check {
 // close ends what was started.
 func (k *kit) close() error {
 	var err error
+	k.waiting.Wait()
 	if k.shared != nil {
 		err = k.shared.end()
 		k.shared = nil

@@ -9,6 +9,7 @@ import (
 
 	apiv1 "github.com/gpuwm/gpuwm/api/v1"
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/sdk/internal/wire"
 )
 
 // Hello forwards.
@@ -53,7 +54,7 @@ func (p *proxy) PutKernel(stream apiv1.Backend_PutKernelServer) error {
 	if err != nil {
 		return err
 	}
-	return upload(stream, up, nil)
+	return p.say(stream.Context(), upload(stream, up, nil))
 }
 
 // PutImage forwards.
@@ -62,33 +63,50 @@ func (p *proxy) PutImage(stream apiv1.Backend_PutImageServer) error {
 	if err != nil {
 		return err
 	}
-	return upload(stream, up, func(m *apiv1.PutImageRequest) {
+	if p.lie.hasty {
+		return wire.ToStatus(core.ErrDeadline, 0)
+	}
+	return p.say(stream.Context(), upload(stream, up, func(m *apiv1.PutImageRequest) {
 		if t := m.GetTarget(); t != nil && p.lie.foreign != nil && m.GetHeader().GetBackend() == foreignName {
 			r := p.relay(t.GetDevice())
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			p.lie.foreign(&r.state, core.EntityID(t.GetEntity()))
 		}
-	})
+	}))
 }
 
-// upload forwards a stream of messages, which see may look at, and the answer. The
-// answer may come early.
-func upload[Req, Reply any](stream grpc.ClientStreamingServer[Req, Reply], up grpc.ClientStreamingClient[Req, Reply], see func(*Req)) error {
-	for {
-		m, err := stream.Recv()
-		if err != nil {
-			break
-		}
-		if see != nil {
-			see(m)
-		}
-		if up.Send(m) != nil {
-			break
-		}
+// say is the status of a call, as the proxy tells it.
+func (p *proxy) say(ctx context.Context, err error) error {
+	if err != nil && p.lie.endless && errors.Is(wire.FromStatus(err), core.ErrDeadline) {
+		<-ctx.Done()
 	}
-	reply, err := up.CloseAndRecv()
-	if err != nil {
+	if err != nil && p.lie.status != nil {
+		return p.lie.status(err)
+	}
+	return err
+}
+
+// upload forwards a stream of messages, which see may look at, and the answer, which
+// may come before the last message.
+func upload[Req, Reply any](stream grpc.ClientStreamingServer[Req, Reply], up grpc.ClientStreamingClient[Req, Reply], see func(*Req)) error {
+	go func() {
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				_ = up.CloseSend()
+				return
+			}
+			if see != nil {
+				see(m)
+			}
+			if up.Send(m) != nil {
+				return
+			}
+		}
+	}()
+	reply := new(Reply)
+	if err := up.RecvMsg(reply); err != nil {
 		return err
 	}
 	return stream.SendAndClose(reply)
@@ -119,10 +137,10 @@ func (p *proxy) GetImage(stream apiv1.Backend_GetImageServer) error {
 			return nil
 		}
 		if err != nil {
-			if p.lie.status != nil {
-				err = p.lie.status(err)
-			}
-			return err
+			return p.say(ctx, err)
+		}
+		if p.lie.hasty && m.GetNames() != nil {
+			return wire.ToStatus(core.ErrDeadline, 0)
 		}
 		if m.GetHeader() == nil && m.GetNames() == nil && m.GetTrailer() == nil {
 			data++

@@ -2,7 +2,9 @@ package plugintest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/signal"
@@ -88,11 +90,9 @@ type state struct {
 	odd    bool
 }
 
-// serveProxy is the life of a proxy process.
-func serveProxy(args []string) {
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+// newProxy puts a proxy before a good plugin that is in this process.
+func newProxy(good service, l lie) (p *proxy, hangUp func()) {
 	listener := bufconn.Listen(1 << 20)
-	good := sdk.NewInProcess(good(), os.Getenv(wire.EnvInstance))
 	go func() { _ = good.Server().Serve(listener) }()
 	conn, err := grpc.NewClient("passthrough:good", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(wire.MessageMax), grpc.MaxCallSendMsgSize(2*wire.MessageMax)),
@@ -100,7 +100,37 @@ func serveProxy(args []string) {
 	if err != nil {
 		panic(err)
 	}
-	p := &proxy{inner: apiv1.NewBackendClient(conn), lie: lies[args[0]], devices: map[string]*relay{}, started: map[core.JobID]bool{}}
+	p = &proxy{inner: apiv1.NewBackendClient(conn), lie: l, devices: map[string]*relay{}, started: map[core.JobID]bool{}}
+	return p, func() { _ = conn.Close() }
+}
+
+// lying is a good plugin in this process behind a proxy.
+type lying struct {
+	good   service
+	grpc   *grpc.Server
+	hangUp func()
+}
+
+func newLying(good service, l lie) service {
+	p, hangUp := newProxy(good, l)
+	s := &lying{good: good, hangUp: hangUp, grpc: grpc.NewServer(grpc.MaxRecvMsgSize(wire.MessageMax), grpc.MaxSendMsgSize(wire.MessageMax))}
+	apiv1.RegisterBackendServer(s.grpc, p)
+	return s
+}
+
+func (s *lying) Server() *grpc.Server { return s.grpc }
+
+func (s *lying) Stop() {
+	s.grpc.Stop()
+	s.hangUp()
+	s.good.Stop()
+}
+
+// serveProxy is the life of a proxy process.
+func serveProxy(args []string) {
+	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	good := sdk.NewInProcess(good(), os.Getenv(wire.EnvInstance))
+	p, _ := newProxy(good, lies[args[0]])
 	served := make(chan *grpc.Server, 1)
 	go func() {
 		<-good.Ended()
@@ -179,7 +209,7 @@ func (p *proxy) Session(stream apiv1.Backend_SessionServer) error {
 	_ = up.Send(first)
 	m, err := up.Recv()
 	if err != nil {
-		return err
+		return p.say(ctx, err)
 	}
 	r.mu.Lock()
 	r.session = max(r.session, open.GetSession())
@@ -271,6 +301,9 @@ func (r *relay) change(commands []core.Command) []byte {
 			}
 		}
 	}
+	if b.Count() == 0 {
+		return nil
+	}
 	return b.Body()
 }
 
@@ -278,6 +311,9 @@ func (r *relay) change(commands []core.Command) []byte {
 func (r *relay) down(stream apiv1.Backend_SessionServer, up apiv1.Backend_SessionClient) error {
 	for {
 		m, err := up.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

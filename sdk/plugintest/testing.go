@@ -21,13 +21,16 @@ func TestConfig(t *testing.T, c Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := k.close(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
 	for _, check := range k.checks() {
 		t.Run(check.name, func(t *testing.T) {
+			if check.need&aMinute != 0 && c.Slow {
+				t.Parallel() // They wait, each for itself.
+			}
 			switch result := k.do(t.Context(), check); {
 			case result.Skipped:
 				t.Skip(result.Reason)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/gpuwm/gpuwm/configs"
 	"github.com/gpuwm/gpuwm/core"
@@ -30,6 +31,10 @@ type PluginTestRequest struct {
 	// Engine and Options open the device; empty means the plugin's first engine.
 	Engine  string
 	Options map[string]string
+	// Slow has the checks run too that let the plugin wait in vain for up to a minute.
+	Slow bool
+	// Patience bounds the wait for one answer; 0 means the kit's own.
+	Patience time.Duration
 	// Progress takes a line for each check as it ends.
 	Progress io.Writer
 }
@@ -111,6 +116,8 @@ func (c *command) pluginTestVerb() *cobra.Command {
 	}
 	flags := test.Flags()
 	flags.IntVar(&request.Level, "level", 0, "highest level to test, 1 to 5 (default: what the plugin declares)")
+	flags.BoolVar(&request.Slow, "slow", false, "run the checks too that let the plugin wait in vain; they take a minute, side by side")
+	flags.DurationVar(&request.Patience, "patience", 0, "how long to wait for one answer (default 10s)")
 	flags.StringVar(&request.Engine, "engine", "", "engine of the device (default: the plugin's first)")
 	flags.StringToStringVar(&request.Options, "option", nil, "option of the device, key=value; may be repeated")
 	return test
@@ -119,6 +126,9 @@ func (c *command) pluginTestVerb() *cobra.Command {
 func (c *command) pluginTest(cmd *cobra.Command, request PluginTestRequest) error {
 	if cmd.Flags().Changed("level") && (request.Level < core.LevelJobs || request.Level > core.LevelPortable) {
 		return &ExitError{Code: ExitUsage, Err: fmt.Errorf("usage: --level %d: must be %d to %d", request.Level, core.LevelJobs, core.LevelPortable)}
+	}
+	if cmd.Flags().Changed("patience") && request.Patience < time.Second {
+		return &ExitError{Code: ExitUsage, Err: fmt.Errorf("usage: --patience %s: must be 1s or more", request.Patience)}
 	}
 	settings, err := c.settings(cmd)
 	if err != nil {

@@ -25,7 +25,7 @@ func PluginTest(ctx context.Context, r cli.PluginTestRequest) (cli.PluginReport,
 		return cli.PluginReport{}, err
 	}
 	config := plugintest.Config{
-		Command: command, Level: r.Level, Engine: r.Engine, Options: r.Options,
+		Command: command, Level: r.Level, Engine: r.Engine, Options: r.Options, Slow: r.Slow, Patience: r.Patience,
 		Progress: func(result plugintest.Result) { printResult(r.Progress, result) },
 	}
 	// The kit provokes most of what a plugin warns of.
