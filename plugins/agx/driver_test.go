@@ -1,8 +1,10 @@
 package agx
 
 import (
+	"encoding/binary"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,6 +12,7 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 	"github.com/gpuwm/gpuwm/plugins/agx/driver"
 	"github.com/gpuwm/gpuwm/plugins/agx/fw"
+	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/rig"
 )
 
@@ -118,8 +121,17 @@ func TestSuspendSaveRestore(t *testing.T) {
 	w.OK(b.Suspend(background))
 	next, err := b.Save(background)
 	w.OK(err)
-	if slices.Equal(next.Header().Private, header.Private) {
-		t.Error("the sequences of the image did not go on")
+	first, second := w.law.sequences[2], w.law.sequences[3]
+	if first.first != 0 || second.first != first.last+1 {
+		t.Errorf("the event sequence went %+v, and then %+v", first, second)
+	}
+	for i, seq := range []uint64{first.last + 1, second.last + 1} {
+		private := [][]byte{header.Private, next.Header().Private}[i]
+		// The counter of the last command, and the next event sequence: both count the commands of all lives.
+		counter, eventSeq := binary.LittleEndian.Uint64(private[0x10:]), binary.LittleEndian.Uint64(private[0x18:])
+		if counter != seq || eventSeq != seq {
+			t.Errorf("image %d: counter %d, event sequence %d, after %d commands", i, counter, eventSeq, seq)
+		}
 	}
 	w.OK(b.Destroy(background))
 	w.law.quiet()
@@ -286,14 +298,39 @@ func TestFirmware123(t *testing.T) {
 	w.law.quiet()
 }
 
-// TestOtherFirmware: both sides must speak the same; where they do not, the device does not come up.
+// TestOtherFirmware: both sides must speak the same; where they do not, or the initdata are not what the firmware
+// wants, it crashes with its reason, and the start fails with that.
 func TestOtherFirmware(t *testing.T) {
-	w, err := setup{
-		firmware: func(c *fw.Config) { c.Version = abi.Version{Generation: abi.G13, Firmware: abi.V12_3} },
-		driver:   func(c *driver.Config) { c.Version = abi.Target },
-	}.make(t)
-	if err == nil || len(w.Failed) != 1 {
-		t.Errorf("it came up: %v", err)
+	hurt := func(w *world) {
+		table, err := abi.For(abi.Target)
+		w.OK(err)
+		// The first object that the driver lays out.
+		b, err := w.Arena.Bytes(hw.MemoryBase, uint64(table.Size(&abi.InitData{})))
+		w.OK(err)
+		var d abi.InitData
+		if err := table.Decode(b, &d); err == nil && d.HostMapped == 1 {
+			d.HostMapped = 0
+			w.OK(table.Encode(b, &d))
+		}
 	}
-	w.End()
+	for _, c := range []struct {
+		name, reason string
+		firmware     abi.Firmware
+		before       func(*world)
+	}{
+		{name: "version", firmware: abi.V12_3, reason: "agx_background: InitData: "},
+		{name: "host-mapped", firmware: abi.Target.Firmware, before: hurt, reason: "agx_background: host-mapped fw allocations are 0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, err := setup{
+				before:   c.before,
+				firmware: func(f *fw.Config) { f.Version = abi.Version{Generation: abi.G13, Firmware: c.firmware} },
+				driver:   func(d *driver.Config) { d.Version = abi.Target },
+			}.make(t)
+			defer w.End()
+			if err == nil || len(w.Failed) != 1 || !strings.Contains(err.Error(), c.reason) || !strings.Contains(w.Failed[0].Error(), c.reason) {
+				t.Errorf("start: %v, failed %v, want %q", err, w.Failed, c.reason)
+			}
+		})
+	}
 }

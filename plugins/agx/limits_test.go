@@ -3,7 +3,6 @@ package agx
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 	"github.com/gpuwm/gpuwm/plugins/agx/driver"
 	"github.com/gpuwm/gpuwm/plugins/agx/fw"
-	"github.com/gpuwm/gpuwm/plugins/engine"
 	"github.com/gpuwm/gpuwm/plugins/rig"
 	"github.com/gpuwm/gpuwm/sdk"
 )
@@ -158,9 +156,11 @@ func TestThousandEntities(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	for _, slots := range []uint32{3, 63} {
-		t.Run(fmt.Sprint(slots), func(t *testing.T) {
-			w := testWorld(t, setup{arena: 16 << 30, driver: func(c *driver.Config) { c.EventSlots, c.VMSlots = slots+1, slots; c.Slice = 200 * time.Millisecond }})
+	for _, slots := range []struct{ event, vm uint32 }{{10, 3}, {3, 4}, {64, 63}, {62, 63}} {
+		t.Run(fmt.Sprintf("%d and %d", slots.event, slots.vm), func(t *testing.T) {
+			w := testWorld(t, setup{arena: 16 << 30, driver: func(c *driver.Config) {
+				c.EventSlots, c.VMSlots, c.Slice = slots.event, slots.vm, 200*time.Millisecond
+			}})
 			w.Light = true
 			var lives []*rig.Life
 			for i := range 1000 {
@@ -258,31 +258,6 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-// TestDestroyWaitsForTheFirmware: nothing of a work queue is free before the firmware took its DestroyContext.
-func TestDestroyWaitsForTheFirmware(t *testing.T) {
-	w := testWorld(t, setup{plan: "device-control/DestroyContext freeze=500ms"})
-	a := w.Create("a", nil)
-	w.OK(a.Run(background, w.Job(1, 5, "workgroup=1ms")))
-	w.Until("the job", a.Over)
-	before, looks, observe := w.driver.State(), 0, w.Observe
-	w.Observe = func() {
-		if observe != nil {
-			observe()
-		}
-		if len(w.driver.Queues()) == 0 {
-			return
-		}
-		looks++
-		if s := w.driver.State(); s.Low > before.Low || s.High > before.High {
-			t.Fatalf("memory is free while the firmware knows the queue: %+v, was %+v", s, before)
-		}
-	}
-	w.OK(a.Destroy(background))
-	if after := w.driver.State(); looks < 100 || after.Low <= before.Low {
-		t.Errorf("%d looks, %+v, was %+v", looks, after, before)
-	}
-}
-
 // TestCheckerCatches proves that the firmware's checker sees what the garbage list
 // is for: with one that is never waited for, memory is used again under the cache.
 func TestCheckerCatches(t *testing.T) {
@@ -358,102 +333,32 @@ func TestSettingsRanges(t *testing.T) {
 	}
 }
 
-// spaces notes which address spaces the firmware names to the engine, and which it forgets.
-type spaces struct {
-	engine.Engine
-	used, forgotten []uint64
-}
-
-// Start implements engine.Engine.
-func (s *spaces) Start(d engine.Dispatch, notify func()) (engine.Execution, error) {
-	s.used = append(s.used, d.Space)
-	return s.Engine.Start(d, notify)
-}
-
-// Forget implements engine.Engine.
-func (s *spaces) Forget(space uint64) {
-	s.forgotten = append(s.forgotten, space)
-	s.Engine.Forget(space)
-}
-
-// TestSpaceEndsWithItsEntity: the next entity lies at the same addresses and has the same VM slot, and
-// still another address space. The engine has forgotten the first one when its entity is gone.
-func TestSpaceEndsWithItsEntity(t *testing.T) {
-	seen := &spaces{}
-	w := testWorld(t, setup{
-		firmware: func(c *fw.Config) { seen.Engine = c.Engine; c.Engine = seen },
-		driver:   func(c *driver.Config) { c.VMSlots = 1 },
-	})
-	var last uint64
-	for id := core.JobID(1); id <= 2; id++ {
-		l := w.Create("e", nil)
-		w.OK(l.Run(background, w.Job(id, 5, "workgroup=1ms")))
-		w.Until("the job", l.Over)
-		space := seen.used[len(seen.used)-1]
-		if space == last {
-			t.Errorf("entity %d executes in the address space of the one before", id)
-		}
-		w.OK(l.Destroy(background))
-		if !slices.Contains(seen.forgotten, space) {
-			t.Errorf("the entity is gone, and the engine still has its address space")
-		}
-		last = space
+// TestFlagComesWithItsStamp: a job that waits behind a command does not hold back its event, because the
+// threshold is raised with the kick. The stamps are looked at much later only.
+func TestFlagComesWithItsStamp(t *testing.T) {
+	w := testWorld(t, setup{driver: func(c *driver.Config) { c.Slice, c.Timeouts.Poll = 10*time.Second, 10*time.Second }})
+	a := w.Create("a", nil)
+	w.Still = true
+	w.OK(a.Run(background, w.Job(1, 1, "workgroup=10ms"))) // It is alone in the ring until it is known what it takes.
+	w.Settle()
+	for id := core.JobID(2); id <= 4; id++ {
+		w.OK(a.Run(background, w.Job(id, 1, "workgroup=10ms")))
 	}
-	w.law.quiet()
-}
-
-// TestLastCommandUntilDestroyed: the last command of a queue is the firmware's until its context is destroyed,
-// and no flush before that frees it.
-func TestLastCommandUntilDestroyed(t *testing.T) {
-	w := testWorld(t, setup{
-		plan:   "device-control/DestroyContext nth=2 freeze=500ms; retired id=2 touch=20ms",
-		driver: func(c *driver.Config) { c.GarbageObjects = 2 },
-	})
-	a, b := w.Create("a", nil), w.Create("b", nil)
-	w.OK(a.Run(background, w.Job(1, 1, "workgroup=1ms")))
-	w.Until("a's job", a.Over)
-	w.OK(b.Run(background, w.Job(2, 500, "workgroup=1ms")))
-	w.OK(a.Destroy(background)) // The law sees when the firmware finds something else there.
-	w.Until("b's job", b.Over)
-	w.Check(b, 500)
-	w.OK(b.Destroy(background))
-	w.law.quiet()
-}
-
-// TestEndWaitsForThePipe: a reminder that the firmware has not read names the work queue, which therefore
-// has to be there until it has: device control is looked at before the pipes.
-func TestEndWaitsForThePipe(t *testing.T) {
-	for what, end := range map[string]func(*rig.Life) error{
-		"destroy": func(l *rig.Life) error { return l.Destroy(background) },
-		"priority": func(l *rig.Life) error {
-			return l.SetProperties(background, core.Properties{Priority: core.PriorityHigh})
-		},
-	} {
-		for _, c := range []struct{ freeze, failed string }{{freeze: "500ms"}, {freeze: "5s", failed: "pipe 2 is not read in 1s"}} {
-			t.Run(what+" "+c.freeze, func(t *testing.T) {
-				// The second kick is met twice, then its reminder.
-				w := testWorld(t, setup{plan: "pipe nth=2 freeze=2500ms; pipe nth=4 freeze=" + c.freeze})
-				a := w.Create("a", nil)
-				w.OK(a.Run(background, w.Job(1, 9, "workgroup=1ms")))
-				w.Until("the job", a.Over)
-				err := end(a)
-				w.Run(2 * time.Second)
-				if c.failed != "" {
-					if len(w.Failed) != 1 || !strings.Contains(w.Failed[0].Error(), c.failed) {
-						t.Errorf("failed %v, want %q", w.Failed, c.failed)
-					}
-					return
-				}
-				if w.OK(err); !a.Destroyed {
-					w.OK(a.Run(background, w.Job(2, 9, "workgroup=1ms")))
-					w.Until("the second job", a.Over)
-					w.OK(a.Destroy(background))
-				}
-				if w.faults.Fired() != 2 || len(w.Failed) > 0 {
-					t.Errorf("%d of 2 freezes, failed %v", w.faults.Fired(), w.Failed)
-				}
-				w.law.quiet()
-			})
+	w.Still = false
+	if c := w.firmware.Counters(); c.Kicks != 1 || c.Retired != 0 {
+		t.Fatalf("not alone: %+v", c)
+	}
+	w.Until("all", a.Over)
+	var stamps, flags []time.Duration
+	for _, line := range w.Trace.Since(0, 1<<14) {
+		switch {
+		case line.Kind == "STAMP" && strings.Contains(line.Text, "shared="):
+			stamps = append(stamps, line.At)
+		case line.Kind == "EVENT":
+			flags = append(flags, line.At)
 		}
+	}
+	if len(flags) == 0 || stamps[0] != flags[0] {
+		t.Errorf("stamps at %s, flags at %s", stamps, flags)
 	}
 }

@@ -18,7 +18,7 @@ var troubles = []struct{ trouble, solution, test string }{
 	{"128 event slots and 63 VM slots for any number of queues", "both are held only while something is in the ring, taken together or not at all, and who has waited longest is next", "TestThousandEntities"},
 	{"one fence context per queue, halves that end out of order", "there is only the compute half: a queue's commands end in order, and so do an entity's jobs", "TestLifeOfJobs"},
 	{"completion is a counter with coalesced notice", "every command up to the stamp is looked at, in order, and several jobs are reported at once", "TestManyCommands"},
-	{"a threshold raised too early held back the event that was waited for", "it is raised with the kick and never before; and the stamps are looked at without an event too", "TestSlicesFollowTheTarget"},
+	{"a threshold raised too early held back the event that was waited for", "it is raised with the kick and never before; and the stamps are looked at without an event too", "TestFlagComesWithItsStamp"},
 	{"a stamp alone does not say that the work was done", "the command's descriptor has to agree, or nothing is completed", "TestFailures/stamp-too-early"},
 	{"no \"cancelled\" beside \"killed\"", "a cancelled job ends at the next command boundary as cancelled; killed with another's fault is a victim, and goes on from its image", "TestCancel"},
 	{"innocent work that ran was lost and never replayed", "guilty by the fault register's VM or the time-out's slot; everybody else is a victim, and the core restores it", "TestFailures/fault-with-victims"},

@@ -34,6 +34,8 @@ type setup struct {
 	// arena is the size of the memory; 1 GiB by default.
 	arena uint64
 	clock *hw.VirtualClock
+	// before, unless nil, is called whenever the firmware is about to be stepped during the start.
+	before func(*world)
 	// log takes the driver's warnings as JSON lines; nil drops them.
 	log io.Writer
 }
@@ -86,8 +88,15 @@ func (s setup) make(t rig.T) (*world, error) {
 	}
 	w.World.Driver, w.World.Firmware = w.driver, w.firmware
 	w.law = newLaw(w)
+	w.Observe = func() {
+		w.law.observe()
+		if s.before != nil {
+			s.before(w)
+		}
+	}
+	err = w.driver.Start(background)
 	w.Observe = w.law.observe
-	return w, w.driver.Start(background)
+	return w, err
 }
 
 // testWorld is a world that ends with its test.

@@ -21,6 +21,9 @@ type QueueView struct {
 	Jobs                 int
 	// Table is its address space; 0 before the first job.
 	Table uint64
+	// Level is the firmware's, Turn when it was kicked last, in commands of the device.
+	Level uint32
+	Turn  uint64
 }
 
 // Queues returns all queues in the order of their ids. For tests and
@@ -29,7 +32,8 @@ func (d *Driver) Queues() []QueueView {
 	var list []QueueView
 	for _, q := range d.ordered() {
 		list = append(list, QueueView{ID: q.uuid, Entity: q.entity, State: q.state.String(), Slot: q.slot, VM: q.vm, Held: q.held,
-			Outstanding: len(q.commands), Submitted: q.value, Completed: q.completed, Jobs: len(q.jobs), Table: q.table})
+			Outstanding: len(q.commands), Submitted: q.value, Completed: q.completed, Jobs: len(q.jobs), Table: q.table,
+			Level: q.level(), Turn: q.turn})
 	}
 	return list
 }
@@ -38,6 +42,8 @@ func (d *Driver) Queues() []QueueView {
 type StateView struct {
 	// EventSlots and VMSlots count those that are held, Active the queues with commands in their ring.
 	EventSlots, VMSlots, Active int
+	// Remembered counts the slots of both kinds that know who has them or had them last.
+	Remembered int
 	// Load is what everything in the rings is thought to take.
 	Load time.Duration
 	// Pending is what the firmware reads: operations under way.
@@ -55,7 +61,7 @@ type StateView struct {
 func (d *Driver) State() StateView {
 	low, high := d.memory.Available()
 	return StateView{
-		EventSlots: d.events.held(), VMSlots: d.vms.held(), Active: len(d.active), Load: d.load,
+		EventSlots: d.events.held(), VMSlots: d.vms.held(), Active: len(d.active), Remembered: d.events.remembered() + d.vms.remembered(), Load: d.load,
 		Pending: d.load32(d.global(abi.GlobalPendingSubmissions)), Recoveries: d.recovery.total, Flushes: d.private.flushes,
 		Garbage: len(d.private.garbage), Low: low + blockSize*uint64(len(d.private.blocks)), High: high,
 	}

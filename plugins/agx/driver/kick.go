@@ -99,10 +99,18 @@ func (d *Driver) barred() uint32 {
 	weakest := uint32(0)
 	for q := range d.active {
 		if q.state == draining || q.state == killed {
-			weakest = max(weakest, levels[q.priority])
+			weakest = max(weakest, q.level())
 		}
 	}
 	return weakest
+}
+
+// level is that of what it has in the ring, which another priority does not change.
+func (q *queue) level() uint32 {
+	if q.work != nil {
+		return q.work.level
+	}
+	return levels[q.priority]
 }
 
 // issue puts one more command of q into its ring; false when q has to wait.
@@ -181,15 +189,11 @@ func (q *queue) hold() bool {
 		return true
 	}
 	d := q.d
-	slot, _, ok := d.events.take(q, q.slot)
-	if !ok {
+	if !d.events.free() || !d.vms.free() {
 		return false
 	}
-	vm, fresh, ok := d.vms.take(q, q.vm)
-	if !ok {
-		d.events.give(slot)
-		return false
-	}
+	slot, _ := d.events.take(q, q.slot)
+	vm, fresh := d.vms.take(q, q.vm)
 	if fresh {
 		d.bind(vm, q.table)
 	}

@@ -21,9 +21,8 @@ type slot struct {
 
 func newSlots(first, count uint32) slots { return slots{first: first, list: make([]slot, count)} }
 
-// take gives q a slot. fresh says that it is not the one it had before; false at the end
-// that all are held.
-func (s *slots) take(q *queue, previous uint32) (number uint32, fresh, ok bool) {
+// take gives q a slot, one of which is free. fresh says that it is not the one it had before.
+func (s *slots) take(q *queue, previous uint32) (number uint32, fresh bool) {
 	best := -1
 	for i := range s.list {
 		c := &s.list[i]
@@ -31,16 +30,13 @@ func (s *slots) take(q *queue, previous uint32) (number uint32, fresh, ok bool) 
 		case c.held:
 		case c.owner == q && s.first+uint32(i) == previous:
 			c.held = true
-			return previous, false, true
+			return previous, false
 		case best < 0 || c.freed < s.list[best].freed:
 			best = i
 		}
 	}
-	if best < 0 {
-		return 0, false, false
-	}
 	s.list[best].owner, s.list[best].held = q, true
-	return s.first + uint32(best), true, true
+	return s.first + uint32(best), true
 }
 
 // give frees a slot; its owner is remembered.
@@ -79,10 +75,18 @@ func (s *slots) owner(number uint32) *queue {
 }
 
 // held counts the slots that are taken.
-func (s *slots) held() int {
+func (s *slots) held() int { return s.count(func(c slot) bool { return c.held }) }
+
+// free reports whether take would find a slot.
+func (s *slots) free() bool { return s.held() < len(s.list) }
+
+// remembered counts the slots that somebody has, or had last and is there still.
+func (s *slots) remembered() int { return s.count(func(c slot) bool { return c.owner != nil }) }
+
+func (s *slots) count(is func(slot) bool) int {
 	count := 0
-	for i := range s.list {
-		if s.list[i].held {
+	for _, c := range s.list {
+		if is(c) {
 			count++
 		}
 	}
