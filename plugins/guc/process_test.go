@@ -4,19 +4,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
-	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/engine/wasm"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
 	"github.com/gpuwm/gpuwm/plugins/guc/driver"
@@ -372,132 +368,6 @@ func TestTwoProcesses(t *testing.T) {
 		if got := binary.LittleEndian.Uint64(found[8*i:]); got != want {
 			t.Errorf("word %d of the factors found is %d, want %d", i, got, want)
 		}
-	}
-}
-
-func openDevice(t *testing.T, options map[string]string, failed func(error)) sdk.Device {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	dev, err := New(Options{}).Open(ctx, core.DeviceSpec{Name: "guc0", Backend: Name, Options: options}, hclog.NewNullLogger(), failed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dev
-}
-
-// TestDevice runs the same through the backend's own front door.
-func TestDevice(t *testing.T) {
-	dev := openDevice(t, map[string]string{"quantum": "20ms"}, func(err error) { t.Errorf("device failed: %v", err) })
-	if about := dev.Describe(); about.Engine != wasm.Name || about.Credits != 64 || !about.SavesImages || about.Granularity != core.GranularityWorkgroup {
-		t.Errorf("described as %+v", about)
-	}
-	fillTwice(t, dev)
-	lines, more := dev.(sdk.Tracer).Trace(0)
-	if !slices.ContainsFunc(lines, func(l core.TraceLine) bool {
-		return l.Kind == "G2H" && strings.HasSuffix(l.Text, "DEREGISTER_CONTEXT_DONE guc_id=1")
-	}) || more == nil {
-		t.Errorf("trace %+v", lines)
-	}
-	if bound := dev.(sdk.LeaveBounder).LeaveBound(); bound <= fw.LivePreemptionMin+answerSlack {
-		t.Errorf("a suspend gets %s, the firmware may take longer", bound)
-	}
-	junk := core.Kernel{Digest: core.DigestOf([]byte("junk")), Format: core.FormatWasm, Code: []byte("junk")}
-	if err := dev.LoadKernel(context.Background(), junk); !errors.Is(err, core.ErrInvalid) {
-		t.Errorf("loaded a kernel that is no module: %v", err)
-	}
-	for range 2 {
-		if err := dev.Close(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	spec := wasmSpec("late")
-	if _, err := dev.Create(context.Background(), spec, rig.Zeroes(spec.Buffers), newAwaited()); !errors.Is(err, core.ErrClosed) {
-		t.Errorf("created on a closed device: %v", err)
-	}
-}
-
-// TestDeviceWithTestEngine runs a script on the real clock.
-func TestDeviceWithTestEngine(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	spec := core.DeviceSpec{Name: "guc0", Backend: Name, Engine: testengine.Name}
-	dev, err := New(Options{}).Open(ctx, spec, hclog.NewNullLogger(), func(err error) { t.Errorf("device failed: %v", err) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	code := []byte("workgroup=1ms cores=4")
-	k := core.Kernel{Digest: core.DigestOf(code), Format: testengine.Format, Code: code}
-	if err := dev.LoadKernel(ctx, k); err != nil {
-		t.Fatal(err)
-	}
-	entity, r := wasmSpec("e"), newAwaited()
-	e, err := dev.Create(ctx, entity, rig.Zeroes(entity.Buffers), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	job := fillJob(k, 1, 0, 1)
-	job.Spec.Grid, job.Spec.Kernels = [3]uint32{40, 1, 1}, map[string]core.Digest{testengine.Format: k.Digest}
-	if err := e.Run(ctx, job); err != nil {
-		t.Fatal(err)
-	}
-	if how := wait(t, "end", r.ended); how != "completed" {
-		t.Fatalf("the job %s", how)
-	}
-	_, got := saved(t, e)
-	want := make([]byte, 8*fillGroups)
-	testengine.Apply(want, 0, 40)
-	if !bytes.Equal(got[:len(want)], want) {
-		t.Error("the buffer differs from what the script does")
-	}
-	if err := dev.Close(ctx); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestDeviceFault: a trap ends its entity only.
-func TestDeviceFault(t *testing.T) {
-	dev := openDevice(t, nil, func(err error) { t.Errorf("device failed: %v", err) })
-	defer dev.Close(context.Background())
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	k := wasmKernel(t, "faults")
-	if err := dev.LoadKernel(ctx, k); err != nil {
-		t.Fatal(err)
-	}
-	spec, r := wasmSpec("guilty"), newAwaited()
-	e, err := dev.Create(ctx, spec, rig.Zeroes(spec.Buffers), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := e.Run(ctx, sdk.Job{Epoch: 1, Spec: &core.JobSpec{ID: 5, Kernels: map[string]core.Digest{core.FormatWasm: k.Digest}, Entry: "trap",
-		Grid: [3]uint32{100, 1, 1}, Group: [3]uint32{1, 1, 1}, Credits: 1,
-		Args: []core.Arg{{Kind: core.ArgBuffer, Buffer: "count"}, {Kind: core.ArgU32, Bits: 40}}}}); err != nil {
-		t.Fatal(err)
-	}
-	lost := wait(t, "loss", r.lost)
-	if !lost.Guilty || lost.Job != 5 || lost.Cause != core.CauseTrap || lost.Detail == "" {
-		t.Errorf("lost %+v", lost)
-	}
-	if err := e.Destroy(ctx); err != nil {
-		t.Fatal(err)
-	}
-	perform(t, dev, fill(t), false)
-}
-
-func TestSettings(t *testing.T) {
-	bad := []core.DeviceSpec{
-		{Engine: "steam"}, {Options: map[string]string{"quantm": "1s"}}, {Options: map[string]string{"quantum": "1ms"}},
-		{Options: map[string]string{"hang-deadline": "101s"}}, {Options: map[string]string{"instances": "0"}}, {Options: map[string]string{"instances": "-1"}},
-	}
-	for _, spec := range bad {
-		if _, err := New(Options{}).Open(context.Background(), spec, hclog.NewNullLogger(), nil); !errors.Is(err, core.ErrInvalid) {
-			t.Errorf("%+v: %v", spec, err)
-		}
-	}
-	s, err := parseSettings(core.DeviceSpec{Engine: wasm.Name, Options: map[string]string{"hang-deadline": "1s", "cores": "2", "instances": "2"}})
-	if err != nil || s.hang != time.Second || s.cores != 2 || s.instances != 2 || s.quantum != fw.LiveQuantumMin {
-		t.Errorf("%+v, %v", s, err)
 	}
 }
 

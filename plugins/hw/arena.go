@@ -14,7 +14,7 @@ const (
 	// ArenaSizeDefault is the size of a device's memory unless configured. It
 	// is address space, not memory: only pages that were written take room.
 	ArenaSizeDefault uint64 = 64 << 30
-	// ArenaSizeMin is the smallest arena: the register page's granule and one more.
+	// ArenaSizeMin is the smallest arena: the registers' granule and one more.
 	ArenaSizeMin = 2 * Granule
 	// ArenaSizeMax keeps every address far from the sign bit.
 	ArenaSizeMax uint64 = 1 << 44
@@ -22,7 +22,7 @@ const (
 	PageSize uint64 = 4 << 10
 	// Granule is the alignment of buffers and of address space table entries.
 	Granule uint64 = 64 << 10
-	// RegisterPage is the device address of the register file, one page.
+	// RegisterPage is the device address of the register file: a page for each of its windows, which end before MemoryBase.
 	RegisterPage uint64 = 0
 	// MemoryBase is the first device address that is memory; below lie the registers.
 	MemoryBase = Granule
