@@ -45,6 +45,7 @@ type world struct {
 	began    time.Duration
 	// light leaves the checks after each step out: there are thousands of entities.
 	light    bool
+	order    *order
 	entities core.EntityID
 	lives    []*life
 	priority core.Priority
@@ -66,12 +67,14 @@ type setup struct {
 	clock    *hw.VirtualClock
 	// log takes the driver's warnings as JSON lines; nil drops them.
 	log io.Writer
+	// order says what the two sides may do between each other's moves; nil is one after the other.
+	order *order
 }
 
 // make assembles a world; an error is the driver's that did not start.
 func (s setup) make(t fatal) (*world, error) {
 	t.Helper()
-	w := &world{t: t, clock: s.clock, faults: s.faults, trace: hw.NewTrace(1 << 13)}
+	w := &world{t: t, clock: s.clock, faults: s.faults, order: s.order, trace: hw.NewTrace(1 << 13)}
 	if w.clock == nil {
 		w.clock = hw.NewVirtualClock()
 	}
@@ -91,7 +94,7 @@ func (s setup) make(t fatal) (*world, error) {
 	w.law = newLaw(w)
 	registers, err := hw.NewRegisters(w.arena, abi.RegWindows[:]...)
 	w.ok(err)
-	ports := hw.Ports{Registers: registers, Doorbell: hw.NewLine(), Interrupt: hw.NewLine()}
+	ports := hw.Ports{Registers: registers, Doorbell: s.order.line(w), Interrupt: hw.NewLine()}
 	w.engine = testengine.New(testengine.Config{Clock: board.Clock{Clock: w.clock}})
 	firmware := fw.Config{Arena: w.arena, Ports: ports, Engine: w.engine, Clock: w.clock, Trace: w.trace, Faults: w.faults}
 	if s.firmware != nil {
@@ -147,13 +150,15 @@ func (w *world) ok(err error) {
 // settle does what can be done without time passing, and reports whether there was anything.
 func (w *world) settle() bool {
 	for worked := false; ; worked = true {
+		hostFirst := w.order.hostFirst()
+		busy := hostFirst && w.driver.Step()
 		w.firmware.Step()
 		if !w.light {
 			if err := w.firmware.Check(); err != nil {
 				w.law.broken("firmware: %v", err)
 			}
 		}
-		busy := w.driver.Step()
+		busy = w.driver.Step() || busy
 		if !w.light {
 			w.law.observe()
 		}

@@ -251,11 +251,13 @@ func (d *Driver) unbind(s *slot) {
 	if g == nil {
 		return
 	}
+	d.serveMMU() // While the address space is still its own.
 	d.serveSlot(s)
 	if d.loop.Failure() != nil || s.group != g {
 		return
 	}
 	g.scan()
+	g.blameFault()
 	for m := range g.queues {
 		// The slot is used again only by a later START or RESUME.
 		in := s.iface.streams[m].input + abi.StreamReq
@@ -264,9 +266,6 @@ func (d *Driver) unbind(s *slot) {
 	g.charge()
 	s.group, g.slot, s.asked = nil, nil, 0
 	d.spaces.deactivate(g.space)
-	if g.state == terminated && g.alive() {
-		g.innocent = true
-	}
 }
 
 // slotError names a slot in an error.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 
+	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
 )
@@ -148,5 +149,13 @@ func (d *Driver) serveMMU() {
 		d.disableSpace(as)
 		s.faulted, s.detail = true, fmt.Sprintf("%s at %#x", fault.Exception, address)
 		d.tickNow()
+	}
+}
+
+// blameFault puts a fault of its address space on a group that has a slot, unless its stream has said more.
+func (g *group) blameFault() {
+	if g.space.faulted && g.alive() {
+		g.fatal = 1<<len(g.queues) - 1
+		g.condemn(g.accuse(core.CauseMemory, g.space.detail))
 	}
 }

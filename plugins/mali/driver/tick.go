@@ -97,10 +97,7 @@ func (d *Driver) survey() {
 			if !d.ticking() {
 				return
 			}
-			if g.fatal == 0 && g.evidence == nil {
-				g.fatal = 1<<len(g.queues) - 1
-				g.condemn(g.accuse(core.CauseMemory, g.space.detail))
-			}
+			g.blameFault()
 		}
 		if g.state == active {
 			d.ask(s, abi.GroupStatusUpdate)
