@@ -174,7 +174,6 @@ func (d *Driver) suspendAll(done func()) {
 		case g.state == active && g.alive():
 			d.askState(s, abi.GroupSuspend, sendSuspend)
 		case g.state == active || g.state == starting || g.state == resuming || g.state == suspending:
-			s.asked = 0
 			d.askState(s, abi.GroupTerminate, sendTerminate)
 		}
 	}
@@ -225,7 +224,6 @@ func (d *Driver) says(s *slot, state abi.GroupState) bool {
 // escalate terminates a group that did not leave in time. It is innocent unless its job was seen to stay.
 func (d *Driver) escalate(s *slot) {
 	g := s.group
-	s.asked = 0
 	switch {
 	case g.state == suspending && g.alive():
 		if g.stayed() {
@@ -235,11 +233,12 @@ func (d *Driver) escalate(s *slot) {
 			g.timedout, g.innocent = true, true
 			g.evidence = &evidence{cause: core.CauseDevice, detail: "was not suspended in time"}
 		}
-	case g.state == unknown:
-		return
-	}
-	if g.state == terminating {
+	case g.state == terminating:
+		s.asked = 0
 		g.advance(force)
+		return
+	case g.state == unknown:
+		s.asked = 0
 		return
 	}
 	d.askState(s, abi.GroupTerminate, sendTerminate)

@@ -15,8 +15,9 @@ type slot struct {
 	group *group
 	// priority is the CSG priority that the firmware acknowledged.
 	priority uint8
-	// asked are the bits of CSG_REQ whose acknowledgement is awaited; before is the state
-	// that was acknowledged when another one was requested.
+	// asked are the bits of CSG_REQ whose acknowledgement is awaited; before is a mask of the
+	// states that may be acknowledged until then: the one there was, and those that were
+	// requested in vain.
 	asked  uint32
 	before uint32
 	// failed says that what came was not what was asked for.
@@ -35,8 +36,13 @@ func (d *Driver) askState(s *slot, to abi.GroupState, e event) {
 	if !s.group.advance(e) {
 		return
 	}
-	s.before = d.load(s.iface.output+abi.GroupAck) & abi.GroupStateMask
 	req := s.iface.input + abi.GroupReq
+	if s.asked&abi.GroupStateMask == 0 {
+		s.before = 0
+	} else {
+		s.before |= 1 << (d.load(req) & abi.GroupStateMask)
+	}
+	s.before |= 1 << (d.load(s.iface.output+abi.GroupAck) & abi.GroupStateMask)
 	d.store(req, abi.SetField(d.load(req), abi.GroupStateMask, uint32(to)))
 	s.asked |= abi.GroupStateMask
 	if to == abi.GroupSuspend {
@@ -101,7 +107,7 @@ func (d *Driver) acknowledge(s *slot) {
 			equal |= abi.GroupStateMask
 			d.reached(s, abi.GroupState(have))
 			status = status || have == uint32(abi.GroupSuspend)
-		case have != s.before:
+		case s.before>>have&1 == 0:
 			equal |= abi.GroupStateMask
 			s.failed = true
 			g.advance(contradict)
