@@ -22,6 +22,14 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 			s.settled()
 		}},
 	{name: "start-unanswered", failure: "START never acknowledged", reaction: "GPU reset after 100 ms; its job is a victim if it was begun", plan: "csg-ack/START id=0 drop", resets: 1, victims: []string{"a"}},
+	{name: "start-unanswered-done", failure: "START never acknowledged, and its job ends before the reset", reaction: "GPU reset after 100 ms; the next job begins behind it", plan: "csg-ack/START id=0 drop", resets: 1,
+		run: func(s *scene) {
+			s.a = s.create("a", nil)
+			s.ok(s.a.Run(background, s.job(1, 20, "workgroup=1ms")))
+			s.until("the reset", func() bool { return s.driver.Resets() > 0 && s.driver.Up() })
+			s.ok(s.a.Run(background, s.job(2, 20, "workgroup=1ms")))
+			s.settled()
+		}},
 	{name: "resume-unanswered", failure: "RESUME never acknowledged", reaction: "GPU reset after 100 ms; its job is a victim", plan: "csg-ack/RESUME drop", resets: 1, victims: []string{"a"},
 		run: func(s *scene) { s.start(); s.ok(s.a.Suspend(background)); s.ok(s.a.Resume(background)); s.settled() }},
 	{name: "endpoints-unanswered", failure: "EP_CFG never acknowledged", reaction: "GPU reset after 100 ms; everybody is suspended in it and goes on", plan: "csg-ack/EP_CFG nth=4 drop", resets: 1},
@@ -41,6 +49,15 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 		}},
 	{name: "terminate-unanswered-in-sleep", failure: "TERMINATE never acknowledged on the way to sleep", reaction: "forced: the GPU is reset on the way anyway",
 		plan: "csg-ack/SUSPEND id=0 drop; csg-ack/TERMINATE id=0 drop", victims: []string{"a"}, run: func(s *scene) {
+			s.start()
+			s.run(30 * time.Millisecond)
+			s.ok(s.driver.Sleep(background))
+			s.run(time.Second)
+			s.ok(s.driver.Wake(background))
+			s.settled()
+		}},
+	{name: "frozen-in-sleep", failure: "the MCU stands still on the way to sleep, under jobs on endpoints", reaction: "nothing was heard of the firmware, so nobody is accused: who does not leave is a victim",
+		plan: "csg-ack/SUSPEND nth=1 freeze", victims: []string{"a", "b", "c"}, run: func(s *scene) {
 			s.start()
 			s.run(30 * time.Millisecond)
 			s.ok(s.driver.Sleep(background))

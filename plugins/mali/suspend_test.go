@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/plugins/mali/fw"
 )
 
 // suspendBudget is what a suspend may take beyond twice the longest workgroup.
@@ -66,4 +67,39 @@ func BenchmarkSuspend(b *testing.B) {
 			b.ReportMetric(float64(2*time.Millisecond+suspendBudget)/float64(time.Millisecond), "ms-budget")
 		})
 	}
+}
+
+// TestStaleImages: an image of somebody who is gone, which was still in the cache, is not
+// written over what has its memory now.
+func TestStaleImages(t *testing.T) {
+	w := testWorld(t, setup{firmware: func(c *fw.Config) { c.DirtyL2, c.Groups = true, 3 }})
+	first := w.create("first", nil)
+	w.ok(first.Run(background, w.job(7, 60, "workgroup=1ms")))
+	w.run(20 * time.Millisecond)
+	w.ok(first.Suspend(background))
+	image, err := first.Save(background)
+	w.ok(err)
+	saved := w.copied(image)
+	w.ok(first.Destroy(background))
+	for i := range core.JobID(6) {
+		l := w.create(fmt.Sprint("other", i), nil)
+		w.ok(l.Run(background, w.job(10+i, 1<<20, "workgroup=1ms")))
+	}
+	w.run(200 * time.Millisecond)
+	for i, g := range w.driver.Groups() {
+		if l := w.lives[1+i]; g.State == "suspended" {
+			w.ok(l.Destroy(background))
+			again := w.create("again", saved)
+			job := w.job(7, 60, "workgroup=1ms")
+			job.First, job.Epoch = saved.Header().Jobs[0].Cursor, 2
+			w.ok(again.Run(background, job))
+			w.until("the end", func() bool { return again.ended[7] != "" || len(again.lost) > 0 })
+			if u := again.usage[7]; again.ended[7] != "completed" || u.Executed != 60-job.First {
+				t.Fatalf("%s after a cut at %d: %+v, lost %+v", again.ended[7], job.First, u, again.lost)
+			}
+			w.check(again, 60)
+			return
+		}
+	}
+	t.Fatalf("nobody was suspended: %+v", w.driver.Groups())
 }

@@ -210,7 +210,6 @@ func (d *Driver) programGlobal() {
 	d.store(in+abi.GlobalReq, d.load(in+abi.GlobalReq)|abi.GlobalIdleEnable)
 	d.toggleGlobal(abi.GlobalCfgAllocEnable | abi.GlobalCfgPowerOffTimer | abi.GlobalCfgProgressTimer)
 	d.kick(0)
-	d.alive()
 }
 
 // up: the device takes work.
@@ -224,9 +223,6 @@ func (d *Driver) up() {
 	d.tickNow()
 }
 
-// alive notes that the firmware said something.
-func (d *Driver) alive() { d.sign = d.now() }
-
 // schedulePing asks the firmware for a sign of life from time to time.
 func (d *Driver) schedulePing() {
 	if d.ping != nil {
@@ -238,9 +234,7 @@ func (d *Driver) schedulePing() {
 		}
 		d.toggleGlobal(abi.GlobalPing)
 		d.kick(0)
-		d.expect(d.config.Timeouts.Ack, 0, func() bool { return d.globalPending(abi.GlobalPing) == 0 }, func() {
-			d.alive()
-			d.schedulePing()
-		}, func() { d.reset(fmt.Errorf("ping: no answer in %s", d.config.Timeouts.Ack)) })
+		d.expect(d.config.Timeouts.Ack, 0, func() bool { return d.globalPending(abi.GlobalPing) == 0 }, d.schedulePing,
+			func() { d.reset(fmt.Errorf("ping: no answer in %s", d.config.Timeouts.Ack)) })
 	})
 }

@@ -39,10 +39,11 @@ type Driver struct {
 	// upWaits are called when the device takes work again.
 	upWaits []func(error)
 	resets  resets
-	power   power
-	ping    hw.Timer
-	// sign is when something was last heard of the firmware.
-	sign time.Duration
+	// dirty are the groups that were saved since the last flush, stale those of them whose
+	// suspend buffer is wanted anew: because they are freed, or start over.
+	dirty, stale []*group
+	power        power
+	ping         hw.Timer
 	// look says that the next look is at everything, as the poll asks.
 	look    bool
 	polling bool

@@ -43,13 +43,12 @@ type group struct {
 	buried  bool
 	// wants is what refresh saw last: whether a slot would be of use.
 	wants bool
-	// asked is when SUSPEND was requested; executed what the first job had executed then.
-	asked    time.Duration
+	// executed is what the first job had executed when SUSPEND was requested.
 	executed uint64
 	// resumed says that nothing was seen of the group since its last RESUME.
 	resumed bool
-	// clean says that its suspend buffer has reached the memory.
-	clean bool
+	// dirty says that what was saved of it may still be in the cache (see Driver.dirty).
+	dirty bool
 	// vtime orders residents by the GPU time that they had, valued with their weight.
 	vtime time.Duration
 	// since is when it began on its slot.
@@ -219,13 +218,23 @@ func (g *group) afterSlot() {
 			g.advance(drop)
 		}
 		g.bury()
-		if g.destroy {
+		if g.destroy && !g.settle() {
 			g.free()
 		}
 		return
 	}
 	g.owner.vacated()
 	g.refresh()
+}
+
+// settle reports whether the suspend buffer can't be used anew yet: an image that is still in the
+// cache would be written over what comes. The next tick flushes, or a reset drops it.
+func (g *group) settle() bool {
+	if g.dirty {
+		g.d.stale = append(g.d.stale, g)
+		g.d.tickNow()
+	}
+	return g.dirty
 }
 
 // bury tells the owner, once, that the group is dead.

@@ -90,7 +90,7 @@ func (e *entity) private() (privateState, error) {
 	q := e.queues[0]
 	p := privateState{seqno: q.count()}
 	j := e.first()
-	if e.state != suspended || !e.clean || j == nil || !j.work.begun() {
+	if e.state != suspended || e.dirty || j == nil || !j.work.begun() {
 		return p, nil
 	}
 	report, err := j.work.report()

@@ -20,7 +20,6 @@ func (d *Driver) serveInterrupts(all bool) {
 		if raw == 0 {
 			break
 		}
-		d.alive()
 		d.write(abi.RegJobIntClear, raw)
 		if raw&abi.JobIntGlobal != 0 {
 			d.serveGlobal()
@@ -70,9 +69,6 @@ func (d *Driver) serveSlot(s *slot) {
 	req, ack := d.load(s.iface.input+abi.GroupReq), d.load(s.iface.output+abi.GroupAck)
 	events := abi.Pending(req, ack) & abi.GroupEvents
 	d.store(s.iface.input+abi.GroupReq, abi.Acknowledge(req, ack, events))
-	if pending|events != 0 { // To look is no sign of life, to find something is.
-		d.alive()
-	}
 	again := uint32(0)
 	for ; pending != 0; pending &= pending - 1 {
 		if m := bits.TrailingZeros32(pending); m < len(g.queues) && d.serveStream(s, m) {

@@ -125,7 +125,6 @@ func (d *Driver) othersExecute(but *group) bool {
 
 // noteAsked remembers how far the first job was when the group was asked to leave.
 func (g *group) noteAsked() {
-	g.asked = g.d.now()
 	if j := g.first(); j != nil {
 		g.executed, _ = j.work.progress()
 	}
@@ -139,23 +138,18 @@ func (g *group) first() *job {
 	return nil
 }
 
-// stayed reports whether the group's job is on an endpoint although the group was asked to
-// leave, and the firmware lives: it has said something since, so that silence is no excuse.
-func (g *group) stayed() bool {
-	j := g.first()
-	if j == nil || g.d.sign <= g.asked {
-		return false
-	}
-	done, executing := j.work.progress()
-	return executing && done == g.executed
-}
-
-// undecided reports whether the group's job seems to come on although the group was asked to leave.
-func (g *group) undecided() bool {
+// executing reports whether the group's job is on an endpoint.
+func (g *group) executing() bool {
 	j := g.first()
 	if j == nil || g.state != suspending {
 		return false
 	}
 	_, executing := j.work.progress()
-	return executing && !g.stayed()
+	return executing
+}
+
+// cameOn reports whether the group's job has come on since the group was asked to leave.
+func (g *group) cameOn() bool {
+	done, _ := g.first().work.progress()
+	return done != g.executed
 }

@@ -88,7 +88,7 @@ func (d *Driver) suspendRuntime() {
 				d.log.Debug("device suspended")
 				for _, g := range d.ordered() {
 					g.advance(gpuReset)
-					if g.state.off() && !g.buried {
+					if g.state.off() && (!g.buried || g.destroy) {
 						g.afterSlot()
 					}
 				}

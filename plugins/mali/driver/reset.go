@@ -2,6 +2,7 @@ package driver
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -75,7 +76,6 @@ func (d *Driver) reset(reason error) {
 	d.phase = phaseResetting
 	d.dropWaits()
 	d.tick.running = false
-	d.toggleGlobal(abi.GlobalPing) // Who does not leave is to blame only if the firmware lives.
 	d.suspendAll(d.resetGPU)
 }
 
@@ -116,6 +116,7 @@ func (d *Driver) softReset(done func()) {
 			s.asked = 0
 		}
 		d.spaces.forget()
+		d.cleaned() // The cache is empty.
 		done()
 	}, func() { d.fail(fmt.Errorf("GPU reset: not done in %s", d.config.Timeouts.Reset)) })
 }
@@ -123,16 +124,16 @@ func (d *Driver) softReset(done func()) {
 // judge decides what becomes of a group after a reset.
 func (g *group) judge() {
 	switch {
-	case g.state == gone || g.buried:
+	case g.state == gone || g.buried && !g.destroy:
 	case !g.alive():
 		g.afterSlot()
-	case g.state == suspended || !g.busy() && g.state == created:
+	case g.state == suspended || g.suspend == 0: // Saved, or it never had a job.
 		g.afterSlot()
 	case g.begun():
 		g.innocent = true
 		g.condemn(&evidence{cause: core.CauseDevice, detail: "the GPU was reset under it"})
 	default:
-		g.taking = true // Nothing of it had begun: it starts anew.
+		g.taking = true // Nothing of it is under way: it starts anew behind what is done.
 		g.afterSlot()
 	}
 }
@@ -177,9 +178,9 @@ func (d *Driver) suspendAll(done func()) {
 			d.askState(s, abi.GroupTerminate, sendTerminate)
 		}
 	}
-	judge := func(late []*slot) {
+	judge := func(late []*slot, lives bool) {
 		for _, s := range late {
-			d.escalate(s)
+			d.escalate(s, lives)
 		}
 		d.submit(d.config.Timeouts.Leave, func(late []*slot) {
 			for _, s := range late {
@@ -191,28 +192,33 @@ func (d *Driver) suspendAll(done func()) {
 		})
 	}
 	d.submit(bound, func(late []*slot) {
-		if d.globalPending(abi.GlobalPing) == 0 {
-			d.alive()
-		}
-		// Progress is a sample: who seemed to come on is looked at once more.
-		again := false
+		again, stays := false, false
 		for _, s := range late {
-			if s.group.undecided() {
-				s.group.noteAsked()
+			switch g := s.group; {
+			case !g.executing():
+			case g.cameOn(): // Progress is a sample: who seems to come on is asked once more.
+				g.noteAsked()
 				again = true
+			default:
+				stays = true
 			}
 		}
-		if !again {
-			judge(late)
+		if !again && !stays {
+			judge(late, false)
 			return
 		}
+		// Who stays is to blame only if the firmware lives, after all that time.
 		d.toggleGlobal(abi.GlobalPing)
-		d.submit(bound, func(late []*slot) {
-			if d.globalPending(abi.GlobalPing) == 0 {
-				d.alive()
-			}
-			judge(late)
-		})
+		answered := func() bool { return d.globalPending(abi.GlobalPing) == 0 }
+		last := func() {
+			judge(slices.DeleteFunc(slices.Clone(d.slots), func(s *slot) bool { return s.asked == 0 }), answered())
+		}
+		if again {
+			d.submit(bound, func([]*slot) { last() })
+			return
+		}
+		d.kick(0)
+		d.expect(bound, 0, func() bool { return d.acknowledged() || answered() }, last, last)
 	})
 }
 
@@ -221,12 +227,13 @@ func (d *Driver) says(s *slot, state abi.GroupState) bool {
 	return d.load(s.iface.output+abi.GroupAck)&abi.GroupStateMask == uint32(state)
 }
 
-// escalate terminates a group that did not leave in time. It is innocent unless its job was seen to stay.
-func (d *Driver) escalate(s *slot) {
+// escalate terminates a group that did not leave in time. It is innocent unless its job stays on its
+// endpoint under a firmware that lives.
+func (d *Driver) escalate(s *slot, lives bool) {
 	g := s.group
 	switch {
 	case g.state == suspending && g.alive():
-		if g.stayed() {
+		if lives && g.executing() && !g.cameOn() {
 			g.evidence = g.accuse(core.CauseHang, "did not leave its endpoint in time")
 			g.timedout = true
 		} else {
@@ -248,8 +255,8 @@ func (d *Driver) escalate(s *slot) {
 // slots earlier: what is still in a cache would be an older one after a reset. Then it empties the slots.
 func (d *Driver) saveSuspended(done func()) {
 	var dirty []*group
-	for _, g := range d.ordered() {
-		if g.state == suspended && !g.clean {
+	for _, g := range d.dirty {
+		if g.state == suspended {
 			dirty = append(dirty, g)
 		}
 	}
@@ -269,12 +276,7 @@ func (d *Driver) saveSuspended(done func()) {
 		empty()
 		return
 	}
-	d.flushCaches(func() {
-		for _, g := range dirty {
-			g.clean = true
-		}
-		empty()
-	}, func() {
+	d.flushCaches(empty, func() {
 		d.log.Warn("cache not flushed")
 		for _, g := range dirty {
 			if g.begun() {
@@ -293,6 +295,15 @@ func (d *Driver) flushCaches(done, late func()) {
 	d.write(abi.RegGPUCommand, abi.CommandFlush(abi.FlushClean, abi.FlushClean, abi.FlushNone))
 	d.expect(d.config.Timeouts.Flush, registerPoll, func() bool { return d.read(abi.RegGPUIntRaw)&abi.GPUIntCleanDone != 0 }, func() {
 		d.write(abi.RegGPUIntClear, abi.GPUIntCleanDone)
+		d.cleaned()
 		done()
 	}, late)
+}
+
+// cleaned: nothing that was saved is in the cache any more. Nobody is saved while a flush is under way.
+func (d *Driver) cleaned() {
+	for _, g := range d.dirty {
+		g.dirty = false
+	}
+	d.dirty, d.stale = nil, nil
 }

@@ -116,9 +116,6 @@ func (d *Driver) acknowledge(s *slot) {
 			equal &^= abi.GroupStateMask
 		}
 	}
-	if equal != 0 {
-		d.alive()
-	}
 	s.asked &^= equal
 	if status && g != nil {
 		d.deriveQueues(s)
@@ -132,9 +129,13 @@ func (d *Driver) reached(s *slot, to abi.GroupState) {
 		s.group.advance(ackTerminated)
 	case abi.GroupSuspend:
 		s.group.advance(ackSuspended)
+		if !s.group.dirty {
+			s.group.dirty = true
+			d.dirty = append(d.dirty, s.group)
+		}
 	default:
 		s.group.advance(ackActive)
-		s.group.seen, s.group.since, s.group.clean = d.now(), d.now(), false
+		s.group.seen, s.group.since = d.now(), d.now()
 	}
 }
 

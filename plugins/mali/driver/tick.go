@@ -259,19 +259,18 @@ func (d *Driver) evict() {
 			left = append(left, g)
 		}
 	}
-	flushed := d.tick.flush
+	left = append(left, d.stale...)
 	settle := func() {
 		for _, g := range left {
-			g.clean = g.clean || flushed
 			g.afterSlot()
 		}
 		d.admit()
 	}
-	if !d.tick.flush {
+	if !d.tick.flush && len(d.stale) == 0 {
 		settle()
 		return
 	}
-	// Somebody may look at the memory of who is held.
+	// Somebody may look at the memory of who is held, or use that of who is gone.
 	d.flushCaches(settle, func() { d.reset(fmt.Errorf("cache flush: not done in %s", d.config.Timeouts.Flush)) })
 }
 
