@@ -4,6 +4,9 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/gpuwm/gpuwm/core"
 )
 
 // brokenMin is how many broken backends there are at least.
@@ -81,6 +84,48 @@ func judge(t *testing.T, l lie, report Report) {
 	}
 	if !caught {
 		t.Errorf("%s did not catch it", l.caught)
+	}
+}
+
+// mortals are plugins that are wrong about their own end or that of others.
+var mortals = map[string]lie{
+	"immortal":  {caught: "lease-ends-the-process", also: []string{"sigterm-ends-the-process", "shutdown-ends-the-process", "shutdown-while-busy"}, immortal: true},
+	"frail":     {caught: "host-dies-while-a-job-executes", also: []string{"process-outlives-its-host", "host-dies-before-suspend-is-done"}, frail: true},
+	"touchy":    {caught: "other-signals-are-ignored", touchy: true},
+	"impatient": {caught: "lease-holds-while-connected", impatient: true},
+	"forgetful": {caught: "host-dies-before-an-acknowledgement", reconnect: func(r *relay) { r.kept = nil }},
+	"amnesic": {caught: "host-dies-before-destroyed", reconnect: func(r *relay) { r.kept = nil }, event: func(s *state, e core.BackendEvent) []core.BackendEvent {
+		if e.Kind == core.EventDestroyed {
+			return nil
+		}
+		return []core.BackendEvent{e}
+	}},
+}
+
+// TestBrokenProcesses: each is caught by all the checks that are named.
+func TestBrokenProcesses(t *testing.T) {
+	if raceDetector {
+		t.Skip("the kit is the same on a good backend, and the liars are programs of the test's own")
+	}
+	for name, l := range mortals {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			named := append([]string{l.caught}, l.also...)
+			report, err := Run(t.Context(), Config{
+				Command: self(t, "proxy", name), Patience: 2 * time.Second, only: func(c check) bool { return slices.Contains(named, c.name) },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var failed []string
+			for _, r := range report.Results {
+				if !r.OK && !r.Skipped {
+					failed = append(failed, r.Name)
+					t.Logf("%s: %s", r.Name, r.Reason)
+				}
+			}
+			same(t, name, failed, named)
+		})
 	}
 }
 

@@ -35,6 +35,9 @@ type lie struct {
 	// the image.
 	image       func(data int, m *apiv1.GetImageReply) bool
 	ignoresAcks bool
+	// immortal processes end by SIGKILL only, frail ones with their first host, touchy
+	// ones by any signal, impatient ones with their lease, whoever is connected.
+	immortal, frail, touchy, impatient bool
 	// endless calls never end as deadline, hasty ones do at once.
 	endless, hasty bool
 	// foreign is told of the entities whose image is another backend's.

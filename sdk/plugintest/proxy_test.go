@@ -128,12 +128,27 @@ func (s *lying) Stop() {
 
 // serveProxy is the life of a proxy process.
 func serveProxy(args []string) {
-	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
 	good := sdk.NewInProcess(good(), os.Getenv(wire.EnvInstance))
-	p, _ := newProxy(good, lies[args[0]])
+	l, ok := lies[args[0]]
+	if !ok {
+		l = mortals[args[0]]
+	}
+	p, _ := newProxy(good, l)
+	if l.immortal {
+		signal.Ignore(syscall.SIGTERM)
+	}
+	if !l.touchy {
+		signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGPIPE)
+	}
+	if lease, err := time.ParseDuration(os.Getenv(wire.EnvLease)); err == nil && l.impatient {
+		time.AfterFunc(lease, func() { os.Exit(0) })
+	}
 	served := make(chan *grpc.Server, 1)
 	go func() {
 		<-good.Ended()
+		if l.immortal {
+			return
+		}
 		// Replies on their way still leave.
 		time.AfterFunc(endTime, func() { os.Exit(0) })
 		(<-served).GracefulStop()
@@ -237,7 +252,11 @@ func (p *proxy) Session(stream apiv1.Backend_SessionServer) error {
 	ended := make(chan error, 2)
 	go func() { ended <- r.down(stream, up) }()
 	go func() { ended <- r.up(stream, up) }()
-	return <-ended
+	err = <-ended
+	if p.lie.frail && stream.Context().Err() != nil {
+		os.Exit(1)
+	}
+	return err
 }
 
 // acknowledge drops events up to one of ours and returns the number behind the proxy.
