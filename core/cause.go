@@ -6,10 +6,11 @@ type Cause string
 // The causes.
 const (
 	CauseNone Cause = ""
-	// CauseTrap: the kernel did something its engine forbids (bad address,
-	// unreachable code, division by zero, stack overflow).
+	// CauseTrap: the kernel did something its engine forbids (an address outside of its
+	// memory, unreachable code, division by zero, stack overflow).
 	CauseTrap Cause = "trap"
-	// CauseMemory: the kernel needed more memory than its limits allow.
+	// CauseMemory: the kernel needed more memory than its limits allow, or the device
+	// itself reported a memory fault: an address that is mapped nowhere.
 	CauseMemory Cause = "memory"
 	// CauseHang: a workgroup did not reach a preemption point within its deadline.
 	CauseHang Cause = "hang"

@@ -34,8 +34,9 @@ type row struct {
 	because string
 	// reason is part of what the last GT reset was for.
 	reason string
-	// guilty and victims name the entities that are lost.
+	// guilty and victims name the entities that are lost, cause is what the guilty are guilty of.
 	guilty, victims []string
+	cause           core.Cause
 	// warned is said in the log.
 	warned string
 	// large rows are run under the plain settings only.
@@ -145,6 +146,9 @@ func (r row) test(t *testing.T, set func(*fw.Config)) {
 		for _, lost := range l.Lost {
 			if lost.Guilty {
 				guilty = append(guilty, l.Name)
+				if lost.Cause != r.cause {
+					t.Errorf("%s is guilty of %q, want %q: %s", l.Name, lost.Cause, r.cause, lost.Detail)
+				}
 			} else {
 				victims = append(victims, l.Name)
 			}

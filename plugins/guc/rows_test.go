@@ -60,13 +60,13 @@ var rows = []row{
 	{name: "unknown-type", reason: "is not taken", failure: "unknown message type", reaction: "GT reset", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 type=4", resets: 1, victims: []string{"a"}, run: lateEnable},
 	{name: "busy-over-ct", reason: "is not taken", failure: "BUSY over the CT", reaction: "GT reset: neither driver takes it", plan: "g2h/SCHED_CONTEXT_MODE_DONE id=1 type=3", resets: 1, victims: []string{"a"}, run: lateEnable},
 	{name: "event-length", failure: "event of a wrong length", reaction: "logged and dropped", plan: "g2h/STATE_CAPTURE_NOTIFICATION length", warned: "firmware event malformed",
-		guilty: []string{"a"}, run: hangWithWaiter},
+		guilty: []string{"a"}, cause: core.CauseHang, run: hangWithWaiter},
 	{name: "event-of-nobody", failure: "event with an unknown guc_id", reaction: "logged and dropped; the fault stands in the descriptor too and is found there",
-		plan: "g2h/CONTEXT_RESET_NOTIFICATION id-is=77", warned: "event without context", guilty: []string{"a"}, run: hangWithWaiter},
+		plan: "g2h/CONTEXT_RESET_NOTIFICATION id-is=77", warned: "event without context", guilty: []string{"a"}, cause: core.CauseHang, run: hangWithWaiter},
 	{name: "event-in-wrong-state", failure: "event in a wrong state", reaction: "logged and dropped; what it should have said is missed after 5 s: GT reset",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 state", resets: 1, victims: []string{"a"}, warned: "illegal context event", run: func(s *scene) { s.start(long); s.settled() }},
 	{name: "unknown-event", failure: "unknown event", reaction: "logged and dropped", plan: "g2h/STATE_CAPTURE_NOTIFICATION action=0x1fff", warned: "unknown firmware event",
-		guilty: []string{"a"}, run: hangWithWaiter},
+		guilty: []string{"a"}, cause: core.CauseHang, run: hangWithWaiter},
 	{name: "fast-request-refused", reason: "was answered", failure: "FAILURE for a FAST_REQUEST", reaction: "GT reset, the log names the request",
 		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 fail=0x100", resets: 1, victims: []string{"a"}, run: lateEnable},
 	{name: "request-refused", failure: "FAILURE for a REQUEST", reaction: "logged; a setting is done without", plan: "h2g/UPDATE_SCHEDULING_POLICIES_KLV fail=0x30", warned: "firmware setting refused"},
@@ -78,15 +78,15 @@ var rows = []row{
 	{name: "duplicate-answer", reason: "credit returned", failure: "duplicate MODE_DONE", reaction: "logged, more credit comes back than was taken: GT reset",
 		plan: "g2h/SCHED_CONTEXT_MODE_DONE id=0 duplicate", resets: 1, warned: "gt reset", victims: []string{"a"},
 		run: func(s *scene) { s.start(long); s.settled() }},
-	{name: "hang-with-waiter", failure: "context hang, somebody waits", reaction: "the firmware's preemption timeout; the context's entity is guilty", guilty: []string{"a"}, run: hangWithWaiter},
+	{name: "hang-with-waiter", failure: "context hang, somebody waits", reaction: "the firmware's preemption timeout; the context's entity is guilty", guilty: []string{"a"}, cause: core.CauseHang, run: hangWithWaiter},
 	{name: "hang-alone", failure: "context hang, nobody waits", reaction: "the driver sees execution without the end of a workgroup for 5 s, and takes the context off with PT = 1 µs: guilty",
-		guilty: []string{"a"}, warned: "job hang detected", run: func(s *scene) {
+		guilty: []string{"a"}, cause: core.CauseHang, warned: "job hang detected", run: func(s *scene) {
 			s.a = s.Create("a", nil)
 			s.OK(s.a.Run(background, s.Job(1, 50, "workgroup=1ms hang=3")))
 			s.settled()
 		}},
 	{name: "hang-taken-off", failure: "context hang, while it is taken off", reaction: "guilty, in whichever order MODE_DONE and CONTEXT_RESET come; nothing is suspended or cancelled",
-		guilty: []string{"a"}, run: func(s *scene) {
+		guilty: []string{"a"}, cause: core.CauseHang, run: func(s *scene) {
 			s.a = s.Create("a", nil)
 			s.OK(s.a.Run(background, s.Job(1, 50, "workgroup=1ms hang=3")))
 			s.Run(20 * time.Millisecond)
@@ -95,18 +95,23 @@ var rows = []row{
 		}},
 	{name: "will-not-preempt", reason: "no answer in state suspending", failure: "will not preempt, engine resets off", reaction: "no MODE_DONE in 5 s, and a firmware that lives: guilty, GT reset",
 		plan: "batch id=0 hang", config: func(s *setup) { s.driver = func(c *driver.Config) { c.NoEngineResets = true } },
-		resets: 1, guilty: []string{"a"}, run: func(s *scene) {
+		resets: 1, guilty: []string{"a"}, cause: core.CauseHang, run: func(s *scene) {
 			s.start(short)
 			if err := s.a.Suspend(background); !errors.Is(err, core.ErrClosed) {
 				s.t.Errorf("suspend: %v", err)
 			}
 			s.settled()
 		}},
-	{name: "memory-error", failure: "CAT error, known context", reaction: "guilty", plan: "batch id=0 cat", guilty: []string{"a"}},
+	{name: "memory-error", failure: "CAT error, known context", reaction: "guilty", plan: "batch id=0 cat", guilty: []string{"a"}, cause: core.CauseMemory},
+	{name: "memory-error-misnamed", failure: "CAT error that names another context", reaction: "the firmware's word counts; who it was stands in the descriptor and is found there: both are guilty",
+		plan: "batch id=0 nth=2 cat; g2h/NOTIFY_MEMORY_CAT_ERROR id-is=1", guilty: []string{"a", "b"}, cause: core.CauseMemory, run: func(s *scene) {
+			s.startLate(short)
+			s.settled()
+		}},
 	{name: "memory-error-of-nobody", failure: "CAT error, unknown context", reaction: "logged", plan: "batch id=0 cat-unknown", warned: "memory error without context"},
-	{name: "trap", failure: "fault of a kernel", reaction: "guilty, with the descriptor's cause", plan: "batch id=0 trap", guilty: []string{"a"}},
+	{name: "trap", failure: "fault of a kernel", reaction: "guilty, with the descriptor's cause", plan: "batch id=0 trap", guilty: []string{"a"}, cause: core.CauseTrap},
 	{name: "engine-not-reset", reason: "could not be reset", failure: "engine reset failure", reaction: "the hung context is guilty, GT reset",
-		plan: "engine-reset id=0 fail", resets: 1, guilty: []string{"a"}, run: hangWithWaiter},
+		plan: "engine-reset id=0 fail", resets: 1, guilty: []string{"a"}, cause: core.CauseHang, run: hangWithWaiter},
 	{name: "crash", reason: "CRASH", failure: "crash dump posted", reaction: "GT reset", plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash", resets: 1, victims: []string{"a"}, run: lateEnable},
 	{name: "exception", reason: "EXCEPTION", failure: "exception", reaction: "GT reset", plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 exception", resets: 1, victims: []string{"a"}, run: lateEnable},
 	{name: "silent-death", reason: "firmware is silent", failure: "silent firmware death", reaction: "no sign of life in 1 s, two questions unanswered for 1 s each: GT reset",
@@ -131,7 +136,7 @@ var rows = []row{
 	{name: "load-failure", because: "load status 0x71", failure: "firmware load failure after a reset", reaction: "wedged: the device is given up, the process is replaced",
 		plan: "h2g/SCHED_CONTEXT_MODE_SET id=1 crash; load fail=0x71", resets: 1, failed: true, run: givenUp},
 	{name: "stuck-engine", because: "an engine did not stop", failure: "an engine that never stops", reaction: "the reset fails: the device is given up", plan: "batch id=0 stuck", resets: 1, failed: true,
-		guilty: []string{"a"}, run: func(s *scene) {
+		guilty: []string{"a"}, cause: core.CauseHang, run: func(s *scene) {
 			s.startLate(short)
 			s.Until("the failure", func() bool { return len(s.Failed) > 0 })
 		}},

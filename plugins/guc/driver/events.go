@@ -34,7 +34,7 @@ func (d *Driver) handle(body abi.Body) {
 			d.log.Warn("memory error without context", "type", m.Type)
 			return
 		}
-		d.takeReset(m.ID, body, core.CauseTrap, fmt.Sprintf("memory error of type %#x", m.Type))
+		d.takeReset(m.ID, body, core.CauseMemory, fmt.Sprintf("memory error of type %#x", m.Type))
 	case abi.StateCapture:
 		d.log.Debug("engine state captured", "status", m.Status)
 	case abi.EngineFailure:
