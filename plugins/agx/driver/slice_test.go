@@ -60,14 +60,16 @@ func TestSlots(t *testing.T) {
 	var q [4]queue
 	take := func(i int, previous, want uint32, fresh bool) {
 		t.Helper()
-		if n, f, ok := s.take(&q[i], previous); !ok || n != want || f != fresh {
-			t.Errorf("queue %d got slot %d, fresh %t, %t; want %d, %t", i, n, f, ok, want, fresh)
+		if free := s.free(); !free {
+			t.Errorf("no slot for queue %d", i)
+		} else if n, f := s.take(&q[i], previous); n != want || f != fresh {
+			t.Errorf("queue %d got slot %d, fresh %t; want %d, %t", i, n, f, want, fresh)
 		}
 	}
 	take(0, 0, 1, true)
 	take(1, 0, 2, true)
 	take(2, 0, 3, true)
-	if _, _, ok := s.take(&q[3], 0); ok || s.held() != 3 {
+	if s.free() || s.held() != 3 {
 		t.Error("a fourth slot of three")
 	}
 	s.give(2)
