@@ -173,10 +173,19 @@ func hostBeforeAck(p *probe) {
 	}
 	e.barrier()
 	before := l.history()
-	e.on(p.nextHost())
-	// A proper host has durably seen some of them or none; together it is all.
+	next := p.nextHost()
+	e.on(next)
+	for i := range before {
+		if b := &before[i]; b.Entity == e.id {
+			got := next.await("again "+tell(b)+", which nobody acknowledged", func(o *core.BackendEvent) bool { return o.Seq == b.Seq })
+			if !sameEvent(&got, b) {
+				p.failf("the host that died had %s, its successor got %s", tell(b), tell(&got))
+			}
+		}
+	}
+	_, count := places(before, core.EventCompleted)
 	for _, job := range jobs {
-		if _, count := places(before, core.EventCompleted); count[job] == 0 {
+		if count[job] == 0 {
 			e.completed(job)
 		}
 	}
