@@ -125,6 +125,37 @@ func TestDeviceResets(t *testing.T) {
 	}
 }
 
+// TestDeviceProgressDuringAMove: progress may be asked for from any goroutine, also while the memory changes.
+func TestDeviceProgressDuringAMove(t *testing.T) {
+	w, err := setup{arena: 32 << 20}.make(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.End)
+	a := w.Create("a", nil)
+	w.OK(a.Run(background, w.Job(1, 1000, "workgroup=1ms")))
+	w.Until("the start", func() bool { return a.Started[1] })
+	ctx, stop := context.WithCancel(background)
+	ended := make(chan struct{})
+	t.Cleanup(func() { stop(); <-ended }) // Before the memory goes.
+	go func() {
+		defer close(ended)
+		last := uint64(0)
+		for ctx.Err() == nil {
+			for _, p := range a.Progress() {
+				if p.Done < last {
+					t.Errorf("progress fell from %d to %d", last, p.Done)
+				}
+				last = p.Done
+			}
+		}
+	}()
+	for range 20 {
+		w.OK(w.move())
+		w.Run(10 * time.Millisecond)
+	}
+}
+
 // TestDeviceFault: a trap ends its entity only.
 func TestDeviceFault(t *testing.T) {
 	dev := openDevice(t, nil, func(err error) { t.Errorf("device failed: %v", err) })

@@ -248,3 +248,44 @@ func TestSleepDuringAReset(t *testing.T) {
 	w.OK(a.Destroy(background))
 	w.idle()
 }
+
+// TestSleepThatNobodyWaitsFor: whoever gives a sleep up gets an error, and a device that goes on.
+func TestSleepThatNobodyWaitsFor(t *testing.T) {
+	for _, c := range []struct {
+		name, plan string
+		after      time.Duration
+		cold       int
+	}{
+		{name: "at once"},
+		{name: "while the queues leave", plan: "g2h/SCHED_CONTEXT_MODE_DONE nth=2 delay=1s", after: 500 * time.Millisecond},
+		{name: "while the firmware forgets", plan: "mmio/CLIENT_SOFT_RESET busy=1s", after: 500 * time.Millisecond, cold: 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, err := setup{plan: c.plan}.make(t)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(w.End)
+			a := w.Create("a", nil)
+			w.OK(a.Run(background, w.Job(1, 100, "workgroup=1ms")))
+			w.Run(20 * time.Millisecond)
+			ctx, cancel := context.WithCancel(background)
+			defer cancel()
+			if c.after > 0 {
+				w.Clock.AfterFunc(c.after, cancel)
+			} else {
+				cancel()
+			}
+			if err := w.driver.Sleep(ctx); !errors.Is(err, core.ErrDeadline) {
+				t.Errorf("sleep: %v", err)
+			}
+			w.Run(time.Minute)
+			if _, cold := w.driver.Sleeps(); cold != c.cold || a.Ended[1] != "completed" || w.driver.Resets() != 0 {
+				t.Errorf("%d times in D3cold, %d resets, reports %q", cold, w.driver.Resets(), w.Log)
+			}
+			w.check(a, rig.Done{Job: 1, Count: 100})
+			w.OK(a.Destroy(background))
+			w.idle()
+		})
+	}
+}

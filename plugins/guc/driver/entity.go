@@ -92,6 +92,7 @@ func (d *Driver) admit(q *queue) error {
 		return err
 	}
 	q.id = id
+	q.progress.arena = d.config.Arena
 	d.queues[id] = q
 	return nil
 }
@@ -216,7 +217,7 @@ func (q *queue) Progress() []sdk.JobUsage {
 		report := hw.Report{Status: hw.StatusDone}
 		if ref.count > 0 {
 			var err error
-			if report, err = hw.ReadReport(q.d.config.Arena, ref.descriptor, ref.count); err != nil {
+			if report, err = hw.ReadReport(q.progress.arena, ref.descriptor, ref.count); err != nil {
 				continue
 			}
 		}

@@ -207,8 +207,8 @@ func (d *Driver) Restore(ctx context.Context, saved []uint32) error {
 }
 
 // Attach goes on with a paused device on other hardware, whose memory is a copy of the
-// old one's and whose firmware was restored. It returns when the device takes work. No other
-// method may be under way.
+// old one's and whose firmware was restored. It returns when the device takes work, and nobody
+// uses the old memory then. No other method but Progress may be under way.
 func (d *Driver) Attach(ctx context.Context, arena *hw.Arena, ports hw.Ports) error {
 	return d.loop.Call(ctx, "attach device", func(done func(error)) {
 		if d.phase != phaseMoving {
@@ -216,6 +216,11 @@ func (d *Driver) Attach(ctx context.Context, arena *hw.Arena, ports hw.Ports) er
 			return
 		}
 		d.config.Arena, d.config.Ports = arena, ports
+		for _, q := range d.queues {
+			q.progress.Lock()
+			q.progress.arena = arena
+			q.progress.Unlock()
+		}
 		d.loop.Listen(ports.Interrupt)
 		if err := d.memory.Move(arena); err != nil {
 			d.fail(err)

@@ -3,10 +3,10 @@ package driver
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/guc/abi"
-	"github.com/gpuwm/gpuwm/plugins/host"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
@@ -14,11 +14,14 @@ import (
 type power struct {
 	// idle runs while nothing is under way.
 	idle hw.Timer
-	// asleep are those who wait for every queue to be off, before system sleep.
-	asleep []func(error)
+	// asleep are those who wait for system sleep, or asked for the one that is.
+	asleep []*sleeper
 	// Counts of D3hot and D3cold, for tests.
 	hot, cold int
 }
+
+// sleeper is one call of Sleep.
+type sleeper struct{ done func(error) }
 
 // Sleeps returns how often the device was in D3hot and in D3cold. For tests, on
 // the goroutine that calls Step.
@@ -116,18 +119,22 @@ func (d *Driver) reopen() {
 
 // Sleep is system sleep (D3cold): every queue leaves the engines, the firmware is
 // told to forget all contexts, and the power goes. Jobs and memory stay; jobs
-// submitted meanwhile wait. It returns when the device is off.
+// submitted meanwhile wait. It returns when the device is off. With an error the device stays awake, or
+// wakes again if it was too late for that.
 func (d *Driver) Sleep(ctx context.Context) error {
-	return d.loop.Call(ctx, "sleep", func(done func(error)) {
+	s := &sleeper{}
+	err := d.loop.Call(ctx, "sleep", func(done func(error)) {
 		switch d.phase {
 		case phaseCold:
+			d.power.asleep = append(d.power.asleep, s)
 			done(nil)
 			return
 		case phaseDown:
 			done(fmt.Errorf("device is not up: %w", core.ErrInvalid))
 			return
 		}
-		d.power.asleep = append(d.power.asleep, done)
+		s.done = done
+		d.power.asleep = append(d.power.asleep, s)
 		d.pausing = true
 		d.rouse()
 		for _, q := range d.ordered() {
@@ -135,6 +142,29 @@ func (d *Driver) Sleep(ctx context.Context) error {
 		}
 		d.trySleep()
 	})
+	if err != nil {
+		d.loop.Post(func() { d.forgoSleep(s) })
+	}
+	return err
+}
+
+// forgoSleep takes one away who asked for the sleep. Without anybody left the device goes on.
+func (d *Driver) forgoSleep(s *sleeper) {
+	at := slices.Index(d.power.asleep, s)
+	if at < 0 {
+		return
+	}
+	d.power.asleep = slices.Delete(d.power.asleep, at, at+1)
+	switch {
+	case len(d.power.asleep) > 0 || d.failed():
+	case d.phase == phaseCold:
+		d.wake()
+	case d.pausing && d.phase != phaseSleeping:
+		d.pausing = false
+		for _, q := range d.ordered() {
+			q.settle()
+		}
+	}
 }
 
 // trySleep goes on with Sleep when every queue is off its engine and no answer is awaited.
@@ -158,7 +188,12 @@ func (d *Driver) trySleep() {
 			q.judgeCold()
 		}
 		d.write(abi.RegPower, uint32(abi.PowerD3Cold))
-		host.Answer(&d.power.asleep, nil)
+		for _, s := range d.power.asleep {
+			s.done(nil)
+		}
+		if len(d.power.asleep) == 0 {
+			d.wake()
+		}
 	}})
 }
 
@@ -186,10 +221,16 @@ func (d *Driver) Wake(ctx context.Context) error {
 			return
 		}
 		d.upWaits = append(d.upWaits, done)
-		d.phase = phaseLoading
-		d.write(abi.RegPower, uint32(abi.PowerD0))
-		d.wait("resume from D3cold", d.config.Timeouts.Load, d.powered, func() { d.restart(d.bringUp) })
+		d.wake()
 	})
+}
+
+// wake ends D3cold.
+func (d *Driver) wake() {
+	d.power.asleep = nil
+	d.phase = phaseLoading
+	d.write(abi.RegPower, uint32(abi.PowerD0))
+	d.wait("resume from D3cold", d.config.Timeouts.Load, d.powered, func() { d.restart(d.bringUp) })
 }
 
 func (d *Driver) recovering() bool { return d.phase == phaseMoving }

@@ -62,6 +62,7 @@ type queue struct {
 	// progress is what Progress reads, from any goroutine.
 	progress struct {
 		sync.Mutex
+		arena   *hw.Arena
 		started []jobRef
 	}
 }
