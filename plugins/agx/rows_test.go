@@ -200,6 +200,7 @@ var elsewhere = []struct{ failure, reaction, test string }{
 	{"24: private memory used again without a flush", "a garbage list; the firmware's checker is read after every step of every test", "TestGarbage"},
 	{"24: the checker itself", "it sees a flush that did nothing", "TestCheckerCatches"},
 	{"25: the same after the end of its entity", "it is kept until the context is destroyed; no flush before that frees it", "TestLastCommandUntilDestroyed"},
+	{"no memory for the work of one more entity", "it is taken when the first job is accepted, and that is refused; who has it comes on, with another priority too", "TestMemoryRunsOut"},
 	{"the next entity has the VM slot and the addresses of one that ended", "the slot is unbound before DestroyContext, with which firmware and engine forget the address space", "TestSpaceEndsWithItsEntity"},
 	{"9: the resume is taken when its time is over, and another halt follows", "the words are written once, so that nothing of the next halt is wiped out", "TestResumeIsTakenLate"},
 	{"18: a reminder is not read before its queue ends", "DestroyContext waits until it is, because device control is looked at first; after 1 s the device is given up", "TestEndWaitsForThePipe"},

@@ -88,28 +88,6 @@ func (q *queue) accept(r sdk.Job) error {
 	return nil
 }
 
-// lay takes memory for descriptors and address space with the first job, so that an entity
-// without one costs nothing there. Errors wrap core.ErrFull.
-func (q *queue) lay() error {
-	if q.table != 0 {
-		return nil
-	}
-	count := q.d.config.Depth + 1 // The last one retired is kept.
-	slots, err := q.d.memory.High(uint64(count)*host.SlotSize, "dispatch descriptors")
-	if err != nil {
-		return err
-	}
-	table, err := q.d.memory.Map(q.buffers, slots, uint64(count)*host.SlotSize)
-	if err != nil {
-		return fmt.Errorf("%w: %w", err, q.d.memory.FreeHigh(slots))
-	}
-	q.slots, q.table = slots, table
-	for slot := range count {
-		q.slotsFree = append(q.slotsFree, count-1-slot)
-	}
-	return nil
-}
-
 // takeOut reports the ends of jobs that have no command in the ring: those that are to be cancelled, and
 // those at the front that have nothing left to do.
 func (q *queue) takeOut() {

@@ -120,15 +120,7 @@ func (d *Driver) issue(q *queue) bool {
 	if d.load > 0 && d.load+cost > d.config.Slice {
 		return false
 	}
-	if q.work == nil {
-		w, err := d.layWork(q.uuid, levels[q.priority])
-		if err != nil {
-			d.flushPrivate()
-			d.starve(q, err)
-			return false
-		}
-		q.work = w
-	}
+	q.widen()
 	if d.full(q.work) || !q.hold() {
 		return false
 	}
@@ -171,15 +163,13 @@ func (d *Driver) issue(q *queue) bool {
 	return true
 }
 
-// starve handles memory that is not there: what is in the rings, and the flush, may bring it back. With
-// neither, the queue can't go on.
+// starve handles command blocks that are not there: what is in the rings, and the flush, bring them back. With
+// neither, the count of blocks is wrong (reserveBlocks).
 func (d *Driver) starve(q *queue, err error) {
 	if d.load > 0 || d.private.flushing || len(d.controls.sent) > 0 || !errors.Is(err, core.ErrFull) {
 		return
 	}
-	delete(d.ready, q)
-	d.log.Warn("no memory for a command", "entity", q.entity, "error", err)
-	d.fail(fmt.Errorf("device memory for commands: %w", err))
+	d.fail(fmt.Errorf("device memory for commands of entity %d: %w", q.entity, err))
 }
 
 // hold gives the queue an event slot and a VM slot, both or none, for as long as

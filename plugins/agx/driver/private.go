@@ -11,6 +11,8 @@ type private struct {
 	// blocks are free command blocks.
 	blocks  []uint64
 	garbage []garbage
+	// count is how many blocks there are, shares how many queues rely on one of them.
+	count, shares uint64
 	// objects and bytes are those of the garbage.
 	objects, bytes uint64
 	flushing       bool
@@ -33,17 +35,43 @@ const (
 	slabSize       = 64 << 10
 )
 
-// takeBlock returns a free command block. Errors wrap core.ErrFull.
+// blocksBeside is what there is beside one block of each queue, which the firmware may touch once more: the next
+// command has one then, at the latest after a flush.
+const blocksBeside = 1
+
+// reserveBlocks makes sure that one more queue comes on. Errors wrap core.ErrFull.
+func (d *Driver) reserveBlocks() error {
+	p := &d.private
+	for p.count < p.shares+1+blocksBeside {
+		if err := d.addBlocks(); err != nil {
+			return err
+		}
+	}
+	p.shares++
+	return nil
+}
+
+// addBlocks makes new command blocks. Errors wrap core.ErrFull.
+func (d *Driver) addBlocks() error {
+	p := &d.private
+	slab, err := d.memory.Low(slabSize, "commands")
+	if err != nil {
+		return err
+	}
+	for at := uint64(slabSize); at > 0; at -= blockSize {
+		p.blocks = append(p.blocks, slab+at-blockSize)
+		p.count++
+	}
+	return nil
+}
+
+// takeBlock returns a free command block. Errors wrap core.ErrFull; a flush is under way then.
 func (d *Driver) takeBlock() (uint64, error) {
 	p := &d.private
 	if len(p.blocks) == 0 {
-		slab, err := d.memory.Low(slabSize, "commands")
-		if err != nil {
+		if err := d.addBlocks(); err != nil {
 			d.flushPrivate()
 			return 0, err
-		}
-		for at := uint64(slabSize); at > 0; at -= blockSize {
-			p.blocks = append(p.blocks, slab+at-blockSize)
 		}
 	}
 	block := p.blocks[len(p.blocks)-1]
@@ -51,18 +79,23 @@ func (d *Driver) takeBlock() (uint64, error) {
 	return block, nil
 }
 
-// discardBlock makes a command block garbage.
-func (d *Driver) discardBlock(block uint64) {
+// discard makes pieces garbage.
+func (d *Driver) discard(pieces ...garbage) {
 	p := &d.private
-	p.garbage = append(p.garbage, garbage{block, blockSize, true})
-	p.objects += blockObjects
-	p.bytes += blockSize
+	for _, g := range pieces {
+		p.garbage = append(p.garbage, g)
+		p.bytes += g.size
+		p.objects++
+		if g.block {
+			p.objects += blockObjects - 1
+		}
+	}
 }
 
 // dropBlock frees a command block; too much garbage makes the driver flush.
 func (d *Driver) dropBlock(block uint64) {
 	p := &d.private
-	d.discardBlock(block)
+	d.discard(garbage{block, blockSize, true})
 	if p.objects >= d.config.GarbageObjects || p.bytes >= d.config.GarbageBytes {
 		d.flushPrivate()
 	}

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -25,8 +26,9 @@ type queue struct {
 	priority core.Priority
 
 	buffers []host.Buffer
-	// table is the address space, slots holds the dispatch descriptors; 0 before the first job.
+	// table is the address space, slots holds the dispatch descriptors, so many; 0 before the first job.
 	table, slots uint64
+	slotsCount   uint32
 	slotsFree    []uint32
 	work         *work
 	// slot and vm are the event slot and VM slot it has, or had last; held says that it has both.
@@ -133,16 +135,21 @@ func (q *queue) act() bool {
 // wantsHold reports whether no more commands are to be kicked for now.
 func (q *queue) wantsHold() bool { return q.suspend || q.relay || q.relaying }
 
-// renew replaces the work queue by one with the present priority.
+// renew replaces the work queue by one with the present priority, in the same memory.
 func (q *queue) renew() {
 	q.relay = false
-	old := q.work
-	q.work = nil
-	if old == nil {
+	old, level := q.work, levels[q.priority]
+	if old == nil || old.level == level {
 		return
 	}
-	q.relaying = true
-	q.d.endWork(old, func() {
+	again := func() { q.work = q.d.fillWork(old.private, old.shared, q.uuid, levels[q.priority]) }
+	if !old.known {
+		again()
+		return
+	}
+	q.work, q.relaying = nil, true
+	q.d.endContext(old, func() {
+		again()
 		q.relaying = false
 		q.settle()
 	})
@@ -152,7 +159,9 @@ func (q *queue) renew() {
 func (q *queue) end() {
 	if q.work == nil || !q.work.known {
 		if w := q.work; w != nil {
-			q.d.endWork(w, func() {})
+			if err := errors.Join(q.d.memory.FreeLow(w.private), q.d.memory.FreeLow(w.shared)); err != nil {
+				q.d.log.Error("device memory leaked", "entity", q.entity, "error", err)
+			}
 		}
 		if q.advance(forget) {
 			q.free()
@@ -164,10 +173,11 @@ func (q *queue) end() {
 	}
 	q.unbind() // With its context the firmware forgets the address spaces that no slot names.
 	if q.last != nil {
-		q.d.discardBlock(q.last.block)
+		q.d.discard(garbage{q.last.block, blockSize, true})
 		q.last = nil
 	}
-	q.d.endWork(q.work, func() {
+	q.d.discard(garbage{q.work.private, privateSize, false}, garbage{q.work.shared, sharedSize, false})
+	q.d.endContext(q.work, func() {
 		if q.advance(destroyed) {
 			q.free()
 		}
@@ -183,10 +193,12 @@ func (q *queue) free() {
 	d.events.forget(q)
 	delete(d.queues, q.uuid)
 	delete(d.ready, q)
-	for _, err := range []error{d.memory.FreeLow(q.table), d.memory.FreeHigh(q.slots), d.memory.Unplace(q.buffers)} {
-		if err != nil {
-			d.log.Error("device memory leaked", "entity", q.entity, "error", err)
-		}
+	if q.table != 0 {
+		d.private.shares--
+	}
+	q.freeSlots()
+	if err := d.memory.Unplace(q.buffers); err != nil {
+		d.log.Error("device memory leaked", "entity", q.entity, "error", err)
 	}
 	host.Answer(&q.destroyWaits, nil)
 }

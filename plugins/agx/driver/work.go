@@ -58,13 +58,24 @@ func (w *work) word(i uint32) uint64 { return w.shared + 4*uint64(i) }
 
 // layWork makes the firmware's objects of a queue. Errors wrap core.ErrFull.
 func (d *Driver) layWork(uuid, level uint32) (*work, error) {
-	w := &work{level: level}
-	var err error
-	if w.private, err = d.memory.Low(privateSize, "work queue"); err != nil {
+	private, err := d.memory.Low(privateSize, "work queue")
+	if err != nil {
 		return nil, err
 	}
-	if w.shared, err = d.memory.Low(sharedSize, "ring state"); err != nil {
-		return nil, errors.Join(err, d.memory.FreeLow(w.private))
+	shared, err := d.memory.Low(sharedSize, "ring state")
+	if err != nil {
+		return nil, errors.Join(err, d.memory.FreeLow(private))
+	}
+	return d.fillWork(private, shared, uuid, level), nil
+}
+
+// fillWork makes a new work queue in memory that the firmware does not know, or has forgotten.
+func (d *Driver) fillWork(private, shared uint64, uuid, level uint32) *work {
+	w := &work{private: private, shared: shared, level: level}
+	for _, part := range [][2]uint64{{private, privateSize}, {shared, sharedSize}} {
+		bytes, err := d.config.Arena.Bytes(part[0], part[1])
+		d.must(err)
+		clear(bytes)
 	}
 	d.encode(w.shared+contextOffset, abi.NewGpuContext())
 	d.encode(w.shared+listOffset, &abi.NotifierList{Next: w.list()})
@@ -75,7 +86,7 @@ func (d *Driver) layWork(uuid, level uint32) (*work, error) {
 		NotifierList: w.list(), Scratch: abi.Address(abi.ClassPrivate, w.private+scratchOffset),
 		EventSlot: -1, Priority: abi.ComputePriority(level), UUID: uuid, Context: w.context(),
 	})
-	return w, nil
+	return w
 }
 
 // full reports whether the next item would overwrite one that the firmware has not done with.
@@ -117,24 +128,15 @@ func (q *queue) heard() bool {
 	return false
 }
 
-// endWork makes the firmware forget a work queue of which nothing is in the
-// ring, frees it and calls done. Everything else that was freed before is usable then too.
-func (d *Driver) endWork(w *work, done func()) {
-	if !w.known {
-		err := errors.Join(d.memory.FreeLow(w.private), d.memory.FreeLow(w.shared))
-		if err != nil {
-			d.log.Error("device memory leaked", "error", err)
-		}
-		done()
-		return
-	}
+// endContext makes the firmware forget a work queue of which nothing is in the ring, and calls done. Everything
+// that was freed before is usable then.
+func (d *Driver) endContext(w *work, done func()) {
 	var context abi.GpuContext
 	if bytes, err := d.config.Arena.Bytes(w.shared+contextOffset, uint64(d.abi.Size(&context))); err == nil {
 		if err := d.abi.Decode(bytes, &context); err != nil {
 			d.log.Warn("gpu context malformed", "error", err)
 		}
 	}
-	d.private.garbage = append(d.private.garbage, garbage{w.private, privateSize, false}, garbage{w.shared, sharedSize, false})
 	collect := d.collector()
 	d.control(&abi.DestroyContext{
 		Unk23: abi.GpuContextUnk23, Index0: context.Index0, Index1: context.Index1, Unk4: context.Unk4, Context: w.context(),
