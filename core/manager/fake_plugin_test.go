@@ -35,6 +35,8 @@ type machine struct {
 	imageless  bool           // its devices cannot save images
 	failOpens  int            // version of which no process can open a device
 	names      map[int]string // what versions add to their name
+	levels     map[int]int    // what versions declare
+	formats    map[int]string // what devices of versions take, in place of "test"
 	ran        map[core.JobID]uint64
 	live       int // processes that hold entities now
 	liveMax    int
@@ -383,7 +385,7 @@ type instanceView struct {
 func (v *instanceView) Describe() core.BackendDescription {
 	v.p.mu.Lock()
 	defer v.p.mu.Unlock()
-	return core.BackendDescription{Name: "fake" + v.p.names[v.p.version]}
+	return core.BackendDescription{Name: "fake" + v.p.names[v.p.version], Level: v.p.levels[v.p.version]}
 }
 func (v *instanceView) Gone() <-chan struct{} { return v.p.gone }
 func (v *instanceView) Detach()               {}
@@ -490,7 +492,13 @@ type link struct {
 }
 
 func (l *link) Describe() core.DeviceDescription {
-	return core.DeviceDescription{Name: l.name, Formats: []string{"test"}, Credits: l.p.credits, SavesImages: !l.p.imageless}
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	format := "test"
+	if other := l.p.formats[l.p.version]; other != "" {
+		format = other
+	}
+	return core.DeviceDescription{Name: l.name, Formats: []string{"more", format}, Credits: l.p.credits, SavesImages: !l.p.imageless}
 }
 func (l *link) Entities() []manager.HeldEntity { return l.held }
 func (l *link) Down() <-chan struct{}          { return l.down }

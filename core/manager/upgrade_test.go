@@ -55,7 +55,11 @@ func TestUpgradeGoesBack(t *testing.T) {
 	}{
 		"does not start":     {func(r *rig) { r.failStarts = 1 }, core.ErrNotFound},
 		"is another backend": {func(r *rig) { r.names = map[int]string{1: "r"} }, core.ErrInvalid},
-		"does not open":      {func(r *rig) { r.failOpens = 1 }, core.ErrInvalid},
+		"declares less": {func(r *rig) {
+			r.levels = map[int]int{0: core.LevelPortable, 1: core.LevelRecovery}
+		}, core.ErrUnsupported},
+		"takes fewer formats": {func(r *rig) { r.formats = map[int]string{1: "other"} }, core.ErrUnsupported},
+		"does not open":       {func(r *rig) { r.failOpens = 1 }, core.ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			upgrading(t, func(t *testing.T, r *rig, old *process) {
