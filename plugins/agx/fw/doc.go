@@ -48,8 +48,9 @@
 // buffers are all asked for in one form; IOP_PWR_ACK comes when all system
 // endpoints are started and have their buffers; several Flags of one pass are several
 // events and one RX message; rings are not looked at while the GPU is halted;
-// DestroyContext of a queue that is not idle is misuse; the GPU is off until the
-// first message that needs it.
+// DestroyContext of a queue that is not idle, or that does not repeat the context's
+// indices, is misuse; so is a RunWorkQueue beyond the ring's own write index; the
+// GPU is off until the first message that needs it.
 //
 // # Faults
 //

@@ -31,6 +31,7 @@ type Firmware struct {
 	queues              map[abi.VA]*workQueue
 	order               []*workQueue // in the order they came
 	notifiers           map[abi.VA]*notifier
+	contexts            contexts
 	running             []*command
 	// given are executions that were left behind and may still end.
 	given   []*run
@@ -81,7 +82,7 @@ func New(cfg Config) (*Firmware, error) {
 // forget makes everything as it is before a boot.
 func (f *Firmware) forget() {
 	f.spaces.forget(f.cfg.Engine)
-	f.boot, f.host, f.cache, f.halt, f.injected = boot{}, surroundings{}, cache{}, halt{}, injected{}
+	f.boot, f.host, f.cache, f.halt, f.injected, f.contexts = boot{}, surroundings{}, cache{}, halt{}, injected{}, contexts{}
 	f.power = power{earlyUntil: never}
 	f.out, f.order, f.events = nil, nil, nil
 	f.steps.Cancel()

@@ -26,8 +26,30 @@ func TestMisuse(t *testing.T) {
 			pipe(h, &abi.RunWorkQueue{Pipe: 2, Queue: q.info, Write: abi.QueueItems, Slot: 1})
 		},
 		"write backward": func(h *host, q *queue) { pipe(h, &abi.RunWorkQueue{Pipe: 2, Queue: q.info, Write: 0, Slot: 1}) },
-		"item":           func(h *host, q *queue) { q.push(0x77); q.kick() },
-		"graphics":       func(h *host, q *queue) { q.push(h.alloc(abi.ClassPrivate, 64)); q.kick() },
+		"write beyond the ring's": func(h *host, q *queue) { // It is told of what the ring does not say.
+			q.command(h.dispatch("workgroup=1ms", 1), nil)
+			pipe(h, &abi.RunWorkQueue{Pipe: 2, Queue: q.info, Write: q.write, Slot: 1})
+		},
+		"destroy with other indices": func(h *host, q *queue) {
+			h.advance(10 * time.Millisecond)
+			m := q.end()
+			m.Index0++
+			h.do(m)
+		},
+		"destroy twice": func(h *host, q *queue) {
+			h.advance(10 * time.Millisecond)
+			m := q.end()
+			h.do(m)
+			h.do(m)
+		},
+		"context used again": func(h *host, q *queue) {
+			h.advance(10 * time.Millisecond)
+			h.do(q.end())
+			q.fresh, q.value = true, h.stamp(1)
+			q.kick()
+		},
+		"item":     func(h *host, q *queue) { q.push(0x77); q.kick() },
+		"graphics": func(h *host, q *queue) { q.push(h.alloc(abi.ClassPrivate, 64)); q.kick() },
 		"vm slot": func(h *host, q *queue) {
 			q.command(h.dispatch("workgroup=1ms", 1), func(rc *abi.RunCompute, _ *[]abi.Operation) { rc.VMSlot = 64 })
 			q.kick()
@@ -45,7 +67,7 @@ func TestMisuse(t *testing.T) {
 			q.kick()
 		},
 		"recover what runs":  func(h *host, q *queue) { h.do(&abi.RecoverChannel{Pipe: 2, Queue: q.info}) },
-		"destroy what runs":  func(h *host, q *queue) { h.do(&abi.DestroyContext{Context: q.context}) },
+		"destroy what runs":  func(h *host, q *queue) { h.do(q.end()) },
 		"second initialize":  func(h *host, q *queue) { h.do(&abi.Control{Type: abi.ControlInitialize}) },
 		"write32 to nowhere": func(h *host, q *queue) { h.do(&abi.Write32{Address: 3}) },
 		"odd init message":   func(h *host, q *queue) { h.send(abi.Message{Endpoint: abi.EndpointFirmware}); h.step() },
@@ -163,7 +185,7 @@ func TestFlush(t *testing.T) {
 	q := h.queue(2, 1, 1)
 	q.submit("workgroup=1ms", 1)
 	h.advance(5 * time.Millisecond)
-	if !h.do(&abi.DestroyContext{Unk23: abi.GpuContextUnk23, Context: q.context}) || len(h.fw.Queues()) != 0 {
+	if !h.do(q.end()) || len(h.fw.Queues()) != 0 {
 		t.Fatal("not destroyed")
 	}
 	clear(h.bytes(abi.Address(abi.ClassShared, first), uint32(h.next-first)))
@@ -192,7 +214,7 @@ func TestLastCommand(t *testing.T) {
 			h.advance(3 * time.Millisecond)
 			clear(h.bytes(old, 0x100))
 		}, false, 0},
-		"after its queue":  {"", func(h *host, q *queue) { h.do(&abi.DestroyContext{Context: q.context}); clear(h.bytes(q.last, 0x100)) }, false, 0},
+		"after its queue":  {"", func(h *host, q *queue) { h.do(q.end()); clear(h.bytes(q.last, 0x100)) }, false, 0},
 		"when next starts": {"retired touch=1h", func(h *host, q *queue) { old := q.last; q.submit("workgroup=1ms", 1); clear(h.bytes(old, 0x100)) }, true, 0},
 	} {
 		h := newPlanned(t, c.plan, nil)

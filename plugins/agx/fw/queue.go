@@ -75,6 +75,9 @@ func (f *Firmware) newQueue(m *abi.RunWorkQueue, level uint32) (*workQueue, erro
 		return nil, err
 	}
 	q.write = q.read
+	if err := f.openContext(&q.info); err != nil {
+		return nil, fmt.Errorf("queue %d: %w", q.info.UUID, err)
+	}
 	f.queues[q.va] = q
 	f.order = append(f.order, q)
 	return q, nil
@@ -85,6 +88,10 @@ func (f *Firmware) extend(q *workQueue, level uint32, m *abi.RunWorkQueue) {
 	ahead := func(i uint32) uint32 { return (i + q.items - q.done) % q.items }
 	if m.Write >= q.items || ahead(m.Write) < ahead(q.write) {
 		f.misuse("queue %d: write index %d, was %d, done %d of %d", q.info.UUID, m.Write, q.write, q.done, q.items)
+		return
+	}
+	if given := q.ring.Load(abi.RingStateWrite); given >= q.items || ahead(m.Write) > ahead(given) {
+		f.misuse("queue %d: write index %d, the ring has %d of %d", q.info.UUID, m.Write, given, q.items)
 		return
 	}
 	if level != q.level || m.Slot != q.slot {

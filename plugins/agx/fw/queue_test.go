@@ -43,6 +43,16 @@ func (h *host) queue(level, slot, vm uint32) *queue {
 	return q
 }
 
+// end is the message that destroys the queue's context, with what the firmware wrote there.
+func (q *queue) end() *abi.DestroyContext {
+	q.h.Helper()
+	var c abi.GpuContext
+	if err := q.h.abi.Decode(q.h.bytes(q.context, q.h.abi.Size(&c)), &c); err != nil {
+		q.h.Fatal(err)
+	}
+	return &abi.DestroyContext{Unk23: abi.GpuContextUnk23, Index0: c.Index0, Index1: c.Index1, Unk4: c.Unk4, Context: q.context}
+}
+
 // bind gives a VM its address space: one buffer, the kernels, and the objects.
 func (h *host) bind(vm uint32) {
 	h.Helper()

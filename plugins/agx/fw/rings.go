@@ -96,6 +96,9 @@ func (f *Firmware) destroyContext(m *abi.DestroyContext) {
 				return
 			}
 		}
+		if !f.closeContext(m) {
+			return
+		}
 		f.forgetQueues(m.Context)
 	}
 	f.flush()
