@@ -32,8 +32,6 @@ type row struct {
 	guilty, victims []string
 	// warned is said in the log.
 	warned string
-	// mistakes says that the fault makes the firmware see mistakes of the host.
-	mistakes bool
 }
 
 // scene is the world of a row: a, b and c run a job each, c with the lowest priority and one more that waits.
@@ -118,9 +116,6 @@ func (r row) test(t *testing.T, set func(*fw.Config)) {
 	}
 	if err != nil {
 		t.Fatal(err)
-	}
-	if r.mistakes {
-		w.law.mistakes = 1 << 20
 	}
 	scene := &scene{world: w, t: t, log: log}
 	if r.run != nil {

@@ -389,8 +389,6 @@ type law struct {
 	hash     io.Writer
 	seen     uint64
 	extracts map[core.EntityID][]uint64
-	// allowed are violations that a test provokes.
-	mistakes int
 }
 
 func newLaw(w *world) *law { return &law{w: w, extracts: map[core.EntityID][]uint64{}} }
@@ -429,8 +427,11 @@ func (l *law) observe() {
 				l.broken("slot %d is held twice", g.Slot)
 			}
 			slots[g.Slot] = true
-			if g.State == "active" {
-				_ = priorities
+			if g.State == "active" && !g.Asked {
+				if priorities[g.Priority] {
+					l.broken("two residents have the priority %d", g.Priority)
+				}
+				priorities[g.Priority] = true
 			}
 		}
 		last := l.extracts[g.Key]
@@ -449,7 +450,7 @@ func (l *law) observe() {
 		}
 		l.extracts[g.Key] = last
 	}
-	if v := l.w.firmware.Violations(); len(v) > l.mistakes {
+	if v := l.w.firmware.Violations(); len(v) > 0 {
 		l.broken("the firmware saw a mistake of the driver: %q", v)
 	}
 }

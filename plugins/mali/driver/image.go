@@ -7,7 +7,6 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/hw"
-	"github.com/gpuwm/gpuwm/plugins/mali/abi"
 )
 
 // backendName marks the private part of images.
@@ -101,7 +100,7 @@ func (e *entity) private() (privateState, error) {
 	if err != nil {
 		return p, err
 	}
-	p.job, p.start, p.extract = j.id, j.start, q.extract()
+	p.job, p.start, p.extract = j.id, j.start, q.from()
 	p.first, p.count, p.at = j.work.first, j.work.count, report.Done
 	p.index, p.credits, p.suspend = j.work.index, e.d.config.Credits, b
 	return p, nil
@@ -148,8 +147,7 @@ func (e *entity) adopt(w *work) {
 	}
 	w.first, w.count = p.first, p.count
 	w.restored = p.at
-	q.insert, q.begin = p.start, p.start
-	d.store64(q.pages+abi.RingPageSize+abi.RingExtract, p.extract)
+	q.insert, q.begin = p.start, p.extract
 	e.advance(adoptImage)
 }
 

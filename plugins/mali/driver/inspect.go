@@ -8,6 +8,8 @@ type GroupView struct {
 	State string
 	// Slot is the CSG slot, -1 for none; Priority its CSG priority there.
 	Slot, Priority int
+	// Asked says that the slot has not acknowledged everything that was asked of it.
+	Asked bool
 	// Jobs counts those in its rings, Blocked is the mask of blocked queues.
 	Jobs    int
 	Blocked uint32
@@ -31,12 +33,12 @@ func (d *Driver) Groups() []GroupView {
 	for _, g := range d.ordered() {
 		v := GroupView{Key: g.key, State: g.state.String(), Slot: -1, Blocked: g.blocked, Timedout: g.timedout, Innocent: g.innocent, Dead: g.buried, Fatal: g.fatal}
 		if g.slot != nil {
-			v.Slot, v.Priority = int(g.slot.index), int(g.slot.priority)
+			v.Slot, v.Priority, v.Asked = int(g.slot.index), int(g.slot.priority), g.slot.asked != 0
 		}
 		for _, q := range g.queues {
 			v.Jobs += len(q.jobs)
 			if q.pages != 0 {
-				v.Queues = append(v.Queues, QueueView{Insert: q.insert, Extract: max(q.extract(), q.begin), Size: uint64(q.size), Seqno: q.seqno, Done: q.count()})
+				v.Queues = append(v.Queues, QueueView{Insert: q.insert, Extract: q.from(), Size: uint64(q.size), Seqno: q.seqno, Done: q.count()})
 			}
 		}
 		list = append(list, v)

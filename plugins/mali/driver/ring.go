@@ -17,7 +17,8 @@ type queue struct {
 	sync, syncVA uint64
 	// seqno is the last one handed out.
 	seqno uint64
-	// insert is where the next job goes, begin where a START begins; both count bytes and only rise.
+	// insert is where the next job goes, begin where a START begins, or the first RESUME of a state that
+	// an image brought; both count bytes and only rise.
 	insert, begin uint64
 	jobs          []*job
 	watch         watch
@@ -43,9 +44,12 @@ type Stream struct{ Address, Size uint64 }
 // extract is how far the firmware says that it has come.
 func (q *queue) extract() uint64 { return q.g.d.load64(q.pages + abi.RingPageSize + abi.RingExtract) }
 
+// from is where the firmware is to go on: EXTRACT, or what was written anew or saved behind it.
+func (q *queue) from() uint64 { return max(q.extract(), q.begin) }
+
 // room reports whether another job fits: what was not extracted since the last START counts.
 func (q *queue) room() bool {
-	return q.insert+jobBytes-max(q.extract(), q.begin) <= uint64(q.size)
+	return q.insert+jobBytes-q.from() <= uint64(q.size)
 }
 
 // program is what stands in the ring for a job.
@@ -94,7 +98,7 @@ func (q *queue) emit(j *job) {
 func (q *queue) publish() {
 	d, g := q.g.d, q.g
 	if g.slot == nil {
-		d.store64(q.pages+abi.RingExtractInit, max(q.extract(), q.begin))
+		d.store64(q.pages+abi.RingExtractInit, q.from())
 	}
 	d.store64(q.pages+abi.RingInsert, q.insert)
 	if g.slot != nil { // Also while its START is under way: INSERT may have been read already.

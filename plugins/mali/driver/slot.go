@@ -209,7 +209,7 @@ func (d *Driver) bind(s *slot, g *group, priority uint8) {
 		if g.state == created {
 			d.store64(q.pages+abi.RingExtractInit, q.begin)
 		} else {
-			d.store64(q.pages+abi.RingExtractInit, q.extract())
+			d.store64(q.pages+abi.RingExtractInit, q.from())
 		}
 		d.store64Words(in+abi.StreamBase, q.ringVA)
 		d.store(in+abi.StreamSize, q.size)

@@ -125,13 +125,17 @@ func (d *Driver) choose() {
 		d.held = append(d.held, key)
 	}
 	d.want = d.arbiter.Pick(core.Instant(d.now()), d.held, d.want)
+	for i, s := range d.slots {
+		if g := s.group; g != nil && g.state == active && d.want[i] != g.key && g.hold && g.alive() && d.tooYoung(g) {
+			d.want[i] = g.key // It stays for now, and needs a rank among the others.
+		}
+	}
 	priorities := d.rank()
 	d.tick.flush, d.tick.moves, d.tick.ranks = false, 0, priorities
 	for i, s := range d.slots {
 		g := s.group
 		switch {
 		case g == nil || g.state != active:
-		case d.want[i] != g.key && g.hold && g.alive() && d.tooYoung(g):
 		case d.want[i] != g.key && g.alive():
 			d.tick.flush = d.tick.flush || g.hold
 			d.askState(s, abi.GroupSuspend, sendSuspend)

@@ -7,8 +7,8 @@ import (
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
 )
 
-// inspect looks after each Step for what the host must not do: words of the
-// firmware that it wrote, ring counters that cannot be, priorities that are not distinct.
+// inspect looks after each Step for words that are the firmware's and that the host wrote:
+// acknowledgements, and the output page of a ring. Status registers are not looked at: only the host reads them.
 func (f *Firmware) inspect() {
 	if f.mcu.status != abi.MCUEnabled || f.mcu.frozen {
 		return
@@ -30,6 +30,11 @@ func (f *Firmware) inspect() {
 		}
 		for _, s := range g.streams {
 			own("CS_ACK", s.out+abi.StreamAck, s.ack)
+			if s.userOut != 0 {
+				own("ACTIVE", s.userOut+abi.RingActive, 1)
+				own("EXTRACT", s.userOut+abi.RingExtract, uint32(s.shown))
+				own("EXTRACT (high)", s.userOut+abi.RingExtract+4, uint32(s.shown>>32))
+			}
 		}
 	}
 }

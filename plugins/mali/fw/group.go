@@ -100,6 +100,12 @@ func (g *group) readEndpoints() {
 	g.endpoints = abi.DecodeEndpoints(f.load(g.in + abi.GroupEndpointReq))
 	g.allow = f.load64(g.in + abi.GroupAllowCompute)
 	g.allowOther = f.load64(g.in+abi.GroupAllowFragment) != 0 || f.load(g.in+abi.GroupAllowOther) != 0
+	g.comparePriority()
+}
+
+// comparePriority finds active groups of equal priority: each could get half of the endpoints it needs.
+func (g *group) comparePriority() {
+	f := g.f
 	for _, other := range f.groups {
 		if g.active() && other != g && other.active() && other.endpoints.Priority == g.endpoints.Priority {
 			f.violation("groups %d and %d have the same priority %d", g.slot, other.slot, g.endpoints.Priority)
@@ -144,6 +150,7 @@ func (f *Firmware) enter(g *group, state abi.GroupState) {
 	g.as = abi.GroupConfigAS(f.load(g.in + abi.GroupConfig))
 	g.suspendVA = f.load64(g.in + abi.GroupSuspendBuffer)
 	g.state, g.idle, g.progressTold, g.progressAt = state, false, false, never
+	g.comparePriority()
 	ack := func() { f.ackState(g, state) }
 	if state == abi.GroupStart {
 		f.counters.Starts++

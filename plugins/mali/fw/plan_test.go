@@ -290,6 +290,17 @@ func TestCrashInTheMiddle(t *testing.T) {
 	}
 }
 
+// TestNewcomerOfEqualPriority: it is seen with the START, which comes after its EP_CFG.
+func TestNewcomerOfEqualPriority(t *testing.T) {
+	h, a, b := two(t, "", nil)
+	b.leave(abi.GroupTerminate, 0)
+	b.endpoints.Priority = a.endpoints.Priority
+	b.start()
+	if v := h.fw.Violations(); len(v) != 1 || !strings.Contains(v[0], "same priority") {
+		t.Errorf("%q", v)
+	}
+}
+
 func TestViolations(t *testing.T) {
 	h, a, b := two(t, "", nil)
 	b.endpoints.Priority = a.endpoints.Priority
@@ -297,9 +308,10 @@ func TestViolations(t *testing.T) {
 	b.request(abi.GroupStart, abi.GroupEndpointCfg)
 	h.put(a.out()+abi.GroupAck, 77)
 	h.set(abi.RegGPUCommand, 0x77)
+	h.put64(a.queues[0].out+abi.RingExtract, 8)
 	h.step()
 	v := strings.Join(h.fw.Violations(), "\n")
-	for _, want := range []string{"same priority", "CSG_ACK is 0x4d", "GPU command 0x77"} {
+	for _, want := range []string{"same priority", "CSG_ACK is 0x4d", "GPU command 0x77", "EXTRACT is 0x8"} {
 		if !strings.Contains(v, want) {
 			t.Errorf("%q is not in %q", want, v)
 		}

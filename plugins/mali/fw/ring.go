@@ -45,6 +45,7 @@ func (s *stream) showExtract() {
 	if s.fetched {
 		at += abi.InstructionSize
 	}
+	s.shown = at
 	s.g.f.storeLong(s.userOut+abi.RingExtract, at)
 }
 

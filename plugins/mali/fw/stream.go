@@ -29,8 +29,8 @@ type stream struct {
 	priority, doorbell uint8
 	// userIn and userOut are the device addresses of the ring pages.
 	userIn, userOut uint64
-	// insert is INSERT as read last.
-	insert uint64
+	// insert is INSERT as read last, shown is EXTRACT as written last.
+	insert, shown uint64
 
 	csContext
 	// wait is why the present instruction does not go on.
