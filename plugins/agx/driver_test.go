@@ -334,3 +334,16 @@ func TestOtherFirmware(t *testing.T) {
 		})
 	}
 }
+
+// TestFirmwareIsContent: with work that ends well the firmware has nothing to complain about, and the driver neither.
+func TestFirmwareIsContent(t *testing.T) {
+	log := &warnings{}
+	w := testWorld(t, setup{log: log})
+	a := w.Create("a", nil)
+	w.OK(a.Run(background, w.Job(1, 40, "workgroup=1ms")))
+	w.Until("the job", a.Over)
+	w.OK(a.Destroy(background))
+	if len(log.lines) > 0 {
+		t.Errorf("%q", log.lines)
+	}
+}

@@ -175,6 +175,9 @@ func (w *warnings) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// scripts are those of the command line's tests, which run the executables.
+const scripts = "../../cmd/gpuwm/testdata/script/"
+
 // docPage holds the tables that these tests keep.
 const docPage = "../../docs/backends/agx.md"
 
@@ -200,6 +203,12 @@ func TestFailuresInDocs(t *testing.T) {
 // existsTest checks that a test that the page names is there, and the row of one that is in the table.
 func existsTest(t *testing.T, name string) {
 	t.Helper()
+	if strings.HasSuffix(name, ".txtar") {
+		if _, err := os.Stat(scripts + name); err != nil {
+			t.Errorf("there is no script %s", name)
+		}
+		return
+	}
 	name, sub, isRow := strings.Cut(name, "/")
 	if isRow && !slices.ContainsFunc(rows, func(r row) bool { return r.name == sub }) {
 		t.Errorf("there is no row %s of %s", sub, name)

@@ -38,7 +38,7 @@ var rows = []row{
 			s.firmware = func(c *fw.Config) { c.Width = 2 }
 			s.driver = func(c *driver.Config) { c.Depth = 1 }
 		}},
-	{name: "watchdog-alone", failure: "4: a workgroup that never ends", reaction: "the same with nobody beside it", halts: 1, guilty: []string{"a"}, cause: core.CauseHang, run: func(s *scene) {
+	{name: "watchdog-alone", failure: "4: a workgroup that never ends, on an engine that can abort it", reaction: "the same with nobody beside it", halts: 1, guilty: []string{"a"}, cause: core.CauseHang, run: func(s *scene) {
 		s.a, s.b, s.c = s.Create("a", nil), s.Create("b", nil), s.Create("c", nil)
 		s.OK(s.a.Run(background, s.Job(1, 50, "workgroup=1ms hang at 30")))
 		s.settled()
@@ -191,6 +191,7 @@ var rows = []row{
 
 // elsewhere are the rows with a test of their own.
 var elsewhere = []struct{ failure, reaction, test string }{
+	{"4: a workgroup that never ends, on the default engine, which can't abort it", "the plugin's process ends; the job failed as hung, the others go on from their images in a new process", "agx-faults.txtar"},
 	{"11: initdata of another version", "the firmware crashes with its reason, and the start fails with it", "TestOtherFirmware"},
 	{"16: stamps wrap", "compared by signed difference; every device starts just before the wrap", "TestStampsWrap"},
 	{"17: many completions in one Flag", "all are found at one look, and reported as \"everything up to here\"", "TestManyCommands"},

@@ -150,14 +150,15 @@ func (g Global) String() string {
 // Default is what a host puts there.
 func (g Global) Default() uint32 { return globals[g].value }
 
-// FaultControlSoft makes loads of unmapped memory read 0 and drops stores.
+// FaultControlSoft makes loads of unmapped memory read 0 and drops stores. The vendor's host puts it there; a
+// host that wants to know who does that leaves 0.
 const FaultControlSoft = 0xb
 
 var globals = [GlobalCount]struct {
 	name  string
 	value uint32
 }{
-	{"ktrace_enable", 0}, {"pending_submissions", 0}, {"fault_control", FaultControlSoft}, {"do_init", 1},
+	{"ktrace_enable", 0}, {"pending_submissions", 0}, {"fault_control", 0}, {"do_init", 1},
 	{"progress_check_interval_3d", 40}, {"progress_check_interval_ta", 10}, {"progress_check_interval_cl", 250},
 	{"idle_off_delay_ms", 2}, {"fender_idle_off_delay_ms", 40}, {"fw_early_wake_timeout_ms", 5},
 	{"cl_context_switch_timeout_ms", 40}, {"cl_kill_timeout_ms", 50}, {"cdm_context_store_latency_threshold", 0},

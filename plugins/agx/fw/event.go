@@ -134,7 +134,8 @@ func (f *Firmware) log(level abi.LogLevel, text string) {
 		f.counters.LogsDropped++
 		return
 	}
-	index := uint64(f.host.logSeq % abi.RingEntries)
+	index := uint64(f.host.logLines[level] % abi.RingEntries) // No line that was not read has it.
+	f.host.logLines[level]++
 	f.host.logSeq++
 	p := abi.LogPayload{Seq: f.host.logSeq, Timestamp: abi.Ticks(uint64(f.cfg.Clock.Now()))}
 	p.SetText(text)

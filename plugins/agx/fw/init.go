@@ -14,7 +14,9 @@ type surroundings struct {
 	eventOut *abi.Sender
 	statOut  *abi.Sender
 	logs     [abi.LogLevels]*abi.Sender
+	// logSeq counts the lines of the log, logLines those of each level.
 	logSeq   uint32
+	logLines [abi.LogLevels]uint32
 	payloads []byte
 	status   hw.Words // FwStatus
 	globals  hw.Words
@@ -33,6 +35,9 @@ func (f *Firmware) initialize(va abi.VA) {
 	f.enter(phaseReady)
 	f.power.since = f.cfg.Clock.Now()
 	f.log(abi.LogInfo, "initdata taken")
+	if control := f.global(abi.GlobalFaultControl); control != 0 {
+		f.log(abi.LogWarn, fmt.Sprintf("fault_control %#x: soft faults are not modelled", control))
+	}
 }
 
 func (f *Firmware) readInitData(va abi.VA) error {

@@ -2,6 +2,7 @@ package fw_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -336,27 +337,72 @@ func TestLog(t *testing.T) {
 		"log nth=999 crash":           func(index uint64, text string) bool { return text == "initdata taken" },
 	} {
 		h := newPlanned(t, plan, nil)
-		c := h.pointers.FwLog
-		r, err := abi.NewRing(h.words(c.State+abi.VA(abi.LogInfo*abi.StateSize), abi.StateSize),
-			h.bytes(c.Ring+abi.VA(uint32(abi.LogInfo)*abi.LogEntry*abi.RingEntries), abi.LogEntry*abi.RingEntries), abi.LogEntry, abi.RingEntries)
-		if err != nil {
-			t.Fatal(err)
+		index, text := h.logs(abi.LogInfo)()
+		if !want(index, text) {
+			t.Errorf("%s: %d %q", plan, index, text)
 		}
-		in, _ := abi.NewReceiver(r)
+	}
+}
+
+// logs returns what reads the lines of a level of the log, one by one: index of the payload, and text.
+func (h *host) logs(level abi.LogLevel) func() (uint64, string) {
+	h.Helper()
+	c, size := h.pointers.FwLog, uint32(abi.LogEntry)*abi.RingEntries
+	r, err := abi.NewRing(h.words(c.State+abi.VA(uint32(level)*abi.StateSize), abi.StateSize), h.bytes(c.Ring+abi.VA(uint32(level)*size), size), abi.LogEntry, abi.RingEntries)
+	if err != nil {
+		h.Fatal(err)
+	}
+	in, _ := abi.NewReceiver(r)
+	return func() (uint64, string) {
+		h.Helper()
 		entry, _ := in.Receive()
+		if entry == nil {
+			return 0, ""
+		}
 		var index abi.LogIndex
 		if err := h.abi.Decode(entry, &index); err != nil {
-			t.Fatal(err)
+			h.Fatal(err)
 		}
 		var line abi.LogPayload
 		if index.Index < abi.RingEntries {
-			at := h.pointers.FwLogPayloads + abi.VA((uint64(abi.LogInfo)*abi.RingEntries+index.Index)*abi.LogPayloadSize)
+			at := h.pointers.FwLogPayloads + abi.VA((uint64(level)*abi.RingEntries+index.Index)*abi.LogPayloadSize)
 			if err := h.abi.Decode(h.bytes(at, abi.LogPayloadSize), &line); err != nil {
-				t.Fatal(err)
+				h.Fatal(err)
 			}
 		}
-		if !want(index.Index, line.Text()) {
-			t.Errorf("%s: %d %q", plan, index.Index, line.Text())
+		return index.Index, line.Text()
+	}
+}
+
+// TestLogPayloads: a line that was not read keeps its payload, however many lines of other levels follow.
+func TestLogPayloads(t *testing.T) {
+	h := newReady(t, func(c *fw.Config) { c.Lenient = true })
+	unknown := func(kind byte) {
+		_, _ = h.control.Send([]byte{kind})
+		h.send(abi.DoorbellMessage(abi.DoorbellDeviceControl))
+		h.step()
+	}
+	unknown(0x77)
+	for range abi.RingEntries - 1 {
+		h.do(&abi.Write32{Address: 3}) // An error.
+	}
+	unknown(0x78)
+	next := h.logs(abi.LogWarn)
+	first, one := next()
+	second, other := next()
+	if first == second || !strings.Contains(one, "0x77") || !strings.Contains(other, "0x78") {
+		t.Errorf("lines %d %q and %d %q", first, one, second, other)
+	}
+}
+
+// TestSoftFaults: they are not modelled, and the firmware says so to a host that asks for them.
+func TestSoftFaults(t *testing.T) {
+	for _, control := range []uint32{0, abi.FaultControlSoft} {
+		h := newHost(t, nil)
+		h.setGlobal(abi.GlobalFaultControl, control)
+		h.bringUp()
+		if _, text := h.logs(abi.LogWarn)(); strings.Contains(text, "soft faults are not modelled") != (control != 0) {
+			t.Errorf("fault_control %#x: %q", control, text)
 		}
 	}
 }
