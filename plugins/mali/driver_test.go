@@ -72,30 +72,36 @@ func TestImages(t *testing.T) {
 	for name, c := range map[string]struct {
 		build   uint64
 		spoil   func(*core.ImageHeader)
+		first   uint64
 		resumes uint64
 		fatals  uint64
 	}{
-		"own":             {1, func(*core.ImageHeader) {}, 1, 0},
-		"portable":        {1, func(h *core.ImageHeader) { h.Private = nil }, 0, 0},
-		"other backend":   {1, func(h *core.ImageHeader) { h.Backend = "guc" }, 0, 0},
-		"malformed":       {1, func(h *core.ImageHeader) { h.Private = h.Private[:20] }, 0, 0},
-		"damaged":         {1, func(h *core.ImageHeader) { h.Private[0x50+100] ^= 1 }, 1, 1},
-		"other firmware":  {2, func(*core.ImageHeader) {}, 1, 1},
-		"another's state": {1, func(h *core.ImageHeader) { h.Private[0x10]++ }, 0, 0},
+		"own":             {1, func(*core.ImageHeader) {}, cursor, 1, 0},
+		"portable":        {1, func(h *core.ImageHeader) { h.Private = nil }, cursor, 0, 0},
+		"other backend":   {1, func(h *core.ImageHeader) { h.Backend = "guc" }, cursor, 0, 0},
+		"malformed":       {1, func(h *core.ImageHeader) { h.Private = h.Private[:20] }, cursor, 0, 0},
+		"damaged":         {1, func(h *core.ImageHeader) { h.Private[0x50+100] ^= 1 }, cursor, 1, 1},
+		"other firmware":  {2, func(*core.ImageHeader) {}, cursor, 1, 1},
+		"another's state": {1, func(h *core.ImageHeader) { h.Private[0x10]++ }, cursor, 0, 0},
+		"cut earlier":     {1, func(*core.ImageHeader) {}, cursor - 1, 0, 0},
+		"from the start":  {1, func(*core.ImageHeader) {}, 0, 0, 0},
+		"forged first":    {1, func(h *core.ImageHeader) { h.Private[0x28]++ }, cursor, 0, 0},
+		"forged count":    {1, func(h *core.ImageHeader) { h.Private[0x30]++ }, cursor, 0, 0},
+		"forged done":     {1, func(h *core.ImageHeader) { h.Private[0x38]++ }, cursor, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := testWorld(t, setup{firmware: func(f *fw.Config) { f.Build = c.build }})
 			header := saved.Header()
 			header.Private = slices.Clone(header.Private)
 			c.spoil(&header)
-			b := v.create("b", sdk.BufferImage(header, [][]byte{w.bytes(saved)}))
+			b := v.create("b", sdk.BufferImage(header, [][]byte{expected(c.first)}))
 			job := v.job(7, 60, "workgroup=1ms")
-			job.First, job.Epoch = cursor, 2
+			job.First, job.Epoch = c.first, 2
 			v.ok(b.Run(background, job))
 			v.ok(b.Run(background, v.job(8, 10, "workgroup=1ms")))
 			v.until("the end", func() bool { return b.ended[8] != "" })
-			if u := b.usage[7]; u.Done != 60 || u.Executed != 60-cursor {
-				t.Errorf("usage %+v after a cut at %d", u, cursor)
+			if u := b.usage[7]; u.Done != 60 || u.Executed != 60-c.first {
+				t.Errorf("usage %+v after a cut at %d", u, c.first)
 			}
 			v.check(b, 60, 10)
 			if got := v.firmware.Counters(); got.Resumes != c.resumes || got.StreamFatals != c.fatals || v.driver.Resets() != 0 {
@@ -168,6 +174,26 @@ func TestCredits(t *testing.T) {
 		twenty[i] = 2
 	}
 	w.check(a, twenty...)
+}
+
+// TestSharesOfOneSpace: with one address space, one group at a time holds a slot, and all come on by their weights.
+func TestSharesOfOneSpace(t *testing.T) {
+	w := testWorld(t, setup{firmware: func(c *fw.Config) { c.AddressSpaces = 0b11 }})
+	w.light = true
+	for i, p := range []core.Priority{core.PriorityHigh, core.PriorityNormal, core.PriorityLow} {
+		w.priority = p
+		w.ok(w.create(string(p), nil).Run(background, w.job(core.JobID(1+i), 1<<20, "workgroup=1ms")))
+	}
+	w.run(60 * time.Second)
+	var done [3]float64
+	for i, l := range w.lives {
+		for _, u := range l.Progress() {
+			done[i] = float64(u.Executed)
+		}
+	}
+	if a, b := done[0]/done[1], done[1]/done[2]; a < 3.6 || a > 4.4 || b < 7.2 || b > 8.8 || w.driver.Resets() != 0 {
+		t.Errorf("workgroups %v: 1 to %.2f to %.2f; %d resets", done, a, b, w.driver.Resets())
+	}
 }
 
 // TestSharesByWeight: 1,000 entities on 8 slots and 7 address spaces get GPU time by

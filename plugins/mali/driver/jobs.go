@@ -37,8 +37,10 @@ type work struct {
 	earlierTime   time.Duration
 	started       bool
 	cancel        bool
-	// sampled is the time in execution that the report last said, sampledAt when it was new.
+	// sampled is the time in execution that the report last said, sampledAt when it was new, running that it
+	// said so then.
 	sampled, sampledAt time.Duration
+	running            bool
 	// restored is how many workgroups an earlier life had done of the descriptor.
 	restored uint64
 }
@@ -260,8 +262,9 @@ func (e *entity) measured() (time.Duration, bool) {
 			continue
 		}
 		w, now := j.work, e.d.now()
-		if w.sampled != report.ExecutedTime || report.Status != hw.StatusRunning || w.sampledAt == 0 {
-			w.sampled, w.sampledAt = report.ExecutedTime, now
+		// Time off the endpoint does not count, however long ago the last look was.
+		if running := report.Status == hw.StatusRunning; w.sampled != report.ExecutedTime || !running || !w.running {
+			w.sampled, w.sampledAt, w.running = report.ExecutedTime, now, running
 		}
 		total += w.usageOf(report).ExecutedTime + now - w.sampledAt
 	}
