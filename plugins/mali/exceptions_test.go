@@ -3,6 +3,7 @@ package mali
 import (
 	"fmt"
 
+	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
 )
 
@@ -11,9 +12,15 @@ func exceptionRows() []row {
 	var list []row
 	for _, e := range []abi.Exception{abi.ExceptionKaboom, abi.ExceptionResourceTerminated, abi.ExceptionBus, abi.ExceptionInherit, abi.ExceptionInvalidPC,
 		abi.ExceptionInvalidEncoding, abi.ExceptionBarrier, abi.ExceptionDataInvalid, abi.ExceptionTileRange, abi.ExceptionAddressRange,
-		abi.ExceptionImprecise, abi.ExceptionEvictionTimeout, abi.ExceptionTranslationPage, abi.ExceptionPermissionPage} {
+		abi.ExceptionImprecise, abi.ExceptionEvictionTimeout} {
 		list = append(list, row{name: fmt.Sprintf("fault-%02x", uint8(e)), failure: fmt.Sprintf("CS_FAULT %#02x %s, EXTRACT inside the job", uint8(e), e),
 			reaction: "the job is to blame, its entity guilty", plan: fmt.Sprintf("instruction/RUN_COMPUTE id=0 fault=%#x", uint8(e)), guilty: []string{"a"}})
+	}
+	for _, r := range [][2]abi.Exception{{0xC0, 0xC4}, {0xC8, 0xCB}, {0xD9, 0xDB}, {0xE0, 0xE0}, {0xE4, 0xE7}, {0xE8, 0xEB}} {
+		for e := r[0]; e <= r[1]; e++ {
+			list = append(list, row{name: fmt.Sprintf("fault-%02x", uint8(e)), failure: fmt.Sprintf("CS_FAULT %#02x %s, EXTRACT inside the job", uint8(e), e), reaction: "the job is to blame, for its memory; its entity guilty",
+				plan: fmt.Sprintf("instruction/RUN_COMPUTE id=0 fault=%#x", uint8(e)), guilty: []string{"a"}, cause: core.CauseMemory})
+		}
 	}
 	list = append(list, row{name: "fault-late", failure: "CS_FAULT with EXTRACT past the job", reaction: "no job is to blame: logged, all jobs end", warned: "stream fault without a job",
 		plan: "instruction/SYNC_ADD64 id=0 fault-late=0x5b"})

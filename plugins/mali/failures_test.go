@@ -30,6 +30,8 @@ type row struct {
 	failed, refused bool
 	// guilty and victims name the entities that are lost.
 	guilty, victims []string
+	// cause is that of the guilty, if the row is about it.
+	cause core.Cause
 	// warned is said in the log.
 	warned string
 }
@@ -129,6 +131,9 @@ func (r row) test(t *testing.T, set func(*fw.Config)) {
 		for _, lost := range l.lost {
 			if lost.guilty {
 				guilty = append(guilty, l.name)
+				if r.cause != "" && lost.cause != r.cause {
+					t.Errorf("cause %s, want %s", lost.cause, r.cause)
+				}
 			} else {
 				victims = append(victims, l.name)
 			}

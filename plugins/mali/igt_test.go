@@ -45,10 +45,10 @@ var igts = []igt{
 	{"scheduler-counted-loop", "a loop of 100,000 turns counts exactly; its events coalesce", countedLoop},
 	{"scheduler-csg-slots-max", "as many groups as slots run at once", func(b *bench) { b.loops(8, true) }},
 	{"scheduler-csg-slots-overcommit", "one group more than slots: all begin within 10 s and end, without a reset", func(b *bench) { b.loops(9, false) }},
-	{"scheduler-idle-prepopulate", "slots full of idle groups make room", idlePrepopulate},
-	{"scheduler-priority-preemption", "a high group ends beside stalled low ones", priorityPreemption},
-	{"scheduler-multi-queue", "the queues of a group run side by side", multiQueue},
-	{"scheduler-sync-wait-block", "a blocked queue goes on when the host stores to what it waits for, and the queue behind its fence after it", syncWaitBlock},
+	{"scheduler-idle-prepopulate", "slots full of idle groups, which keep them, make room", idlePrepopulate},
+	{"scheduler-priority-preemption", "a high group gets a slot from busy low ones, within a few ticks, and ends before them", priorityPreemption},
+	{"scheduler-multi-queue", "the queues of a group run side by side: one waits for another that waits for it", multiQueue},
+	{"scheduler-sync-wait-block", "a blocked queue goes on when the host stores to what it waits for, and a queue that waits for its fence meanwhile goes on after it", syncWaitBlock},
 	{"scheduler-sync-wait-offslot", "the same while its group is on no slot", syncWaitOffslot},
 	{"scheduler-sync-wait-never", "a wait that nobody satisfies is timed out after 5 s", syncWaitNever},
 	{"scheduler-job-timeout", "after a timeout a submit is refused", jobTimeout},
@@ -84,7 +84,8 @@ var void = [][2]string{
 	{"heap: create_validation, create_destroy", "no tiler"},
 }
 
-// TestIGT runs every scenario on a G610, and once more with the streams in a random order.
+// TestIGT runs every scenario on a G610, and once more with the streams in a random order. It has an address
+// space for each slot: groups that share one count as if they did not (see the page).
 func TestIGT(t *testing.T) {
 	for _, s := range igts {
 		t.Run(s.name, func(t *testing.T) {
@@ -296,25 +297,51 @@ func idlePrepopulate(b *bench) {
 	for range 8 {
 		b.finish(b.submit(b.group(1), 0, abi.Instruction{}))
 	}
+	off, _, _ := b.driver.Power()
+	for _, v := range b.driver.Groups() {
+		if v.Slot < 0 || v.State != "active" || v.Jobs != 0 {
+			b.t.Errorf("not idle on a slot: %+v", v)
+		}
+	}
 	for range 4 {
 		b.finish(b.submit(b.group(1), 0, abi.Instruction{}))
 	}
+	if now, _, _ := b.driver.Power(); now != off || off != 0 {
+		b.t.Errorf("powered off %d times, then %d", off, now)
+	}
 }
 
-// priorityPreemption: the stall of the scenario is a WAIT for a quiet scoreboard, which does not stall.
+// priorityPreemption: the stall of the scenario is a WAIT for a quiet scoreboard, which does not stall. Here
+// the low ones are busy, hold all slots, and are more.
 func priorityPreemption(b *bench) {
 	var low []*fence
-	for range 9 {
-		low = append(low, b.submit(b.groupOf(core.PriorityLow, 1), 0, abi.Instruction{Op: abi.OpWait, Mask: 0x80}))
+	for i := range 9 {
+		low = append(low, b.submit(b.groupOf(core.PriorityLow, 1), 0, b.counting(uint64(i), 100_000)...))
 	}
-	b.finish(b.submit(b.groupOf(core.PriorityHigh, 1), 0, abi.Instruction{}))
+	b.run(10 * time.Millisecond)
+	high := b.submit(b.groupOf(core.PriorityHigh, 1), 0, b.counting(10, 1000)...)
+	start := b.clock.Now()
+	b.finish(high)
+	if took := b.clock.Now() - start; took > 25*time.Millisecond {
+		b.t.Errorf("took %s", took)
+	}
+	for _, f := range low {
+		if f.done {
+			b.t.Error("a low one has ended before")
+		}
+	}
 	b.finish(low...)
 }
 
+// multiQueue lets queue 0 wait for queue 7, and 7 for a word that 0 stores before: neither can end before
+// the other has begun.
 func multiQueue(b *bench) {
 	g := b.group(8)
-	var fences []*fence
-	for i := range 8 {
+	last := b.submit(g, 7, append(b.waiting(9), b.counting(7, 100)...)...)
+	first := append(b.counting(0, 100), abi.Instruction{Op: abi.OpMove48, Dest: 0, Imm: b.word(9)}, abi.Instruction{Op: abi.OpMove32, Dest: 2, Imm: 1},
+		abi.Instruction{Op: abi.OpSyncSet32, Source: 2, Address: 0, Scope: abi.ScopeSystem})
+	fences := []*fence{last, b.submit(g, 0, append(first, behind(g, 7)...)...)}
+	for i := 1; i < 7; i++ {
 		fences = append(fences, b.submit(g, i, b.counting(uint64(i), 100)...))
 	}
 	b.finish(fences...)
@@ -334,17 +361,24 @@ func (b *bench) waiting(word uint64) []abi.Instruction {
 func syncWaitBlock(b *bench) {
 	g := b.group(2)
 	first := b.submit(g, 0, b.waiting(0)...)
+	second := b.submit(g, 1, behind(g, 0)...)
 	b.run(time.Second)
-	if first.done {
-		b.t.Error("did not block")
+	if first.done || second.done {
+		b.t.Errorf("did not block: %t, %t", first.done, second.done)
 	}
 	b.poke(0, 1)
 	start := b.clock.Now()
-	b.finish(first)
-	b.finish(b.submit(g, 1, abi.Instruction{}))
+	b.finish(first, second)
 	if b.clock.Now()-start > 5*time.Second {
 		b.t.Error("took more than 5 s")
 	}
+}
+
+// behind is a stream that waits for the last job of another queue of its group.
+func behind(g *driver.Group, queue int) []abi.Instruction {
+	address, count := g.Fence(queue)
+	return []abi.Instruction{{Op: abi.OpMove48, Dest: 0, Imm: address}, {Op: abi.OpMove48, Dest: 2, Imm: count - 1},
+		{Op: abi.OpSyncWait64, Source: 2, Address: 0, Condition: abi.Greater, Reject: true}}
 }
 
 func syncWaitOffslot(b *bench) {

@@ -1,6 +1,8 @@
 package mali
 
 import (
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -9,7 +11,7 @@ import (
 )
 
 // rows are the compute rows of section 7 of the reference that an entity can meet.
-var rows = append(append(bootRows, exceptionRows()...), []row{
+var rows = slices.Concat(bootRows, exceptionRows(), contradictions(), []row{
 	{name: "ping-unanswered", failure: "PING never acknowledged", reaction: "GPU reset at most 12.1 s after the last one; who is suspended in it goes on",
 		plan: "glb-ack/PING drop", resets: 1, run: func(s *scene) {
 			s.a = s.create("a", nil)
@@ -69,13 +71,19 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 		run: func(s *scene) { s.start(); s.run(30 * time.Millisecond); s.ok(s.a.Destroy(background)); s.settled() }},
 	{name: "terminate-unanswered-twice", failure: "TERMINATE never acknowledged, in a reset neither", reaction: "forced: the reset takes the slot away", plan: "csg-ack/TERMINATE id=0 times=2 drop", resets: 1,
 		run: func(s *scene) { s.start(); s.run(30 * time.Millisecond); s.ok(s.a.Destroy(background)); s.settled() }},
-	{name: "state-contradicts", failure: "a state of 4 to 7 acknowledged", reaction: "the group is UNKNOWN: GPU reset, its job is a victim", plan: "csg-ack/SUSPEND id=0 state=5", resets: 1, victims: []string{"a"}, warned: "group state contradicts",
-		run: func(s *scene) { s.start(); s.run(30 * time.Millisecond); _ = s.a.Suspend(background); s.settled() }},
 	{name: "suspend-slow", failure: "suspend slow, below 100 ms", reaction: "passes", plan: "csg-ack/SUSPEND id=0 delay=60ms",
 		run: func(s *scene) {
 			s.start()
 			s.run(30 * time.Millisecond)
 			s.ok(s.a.Suspend(background))
+			s.ok(s.a.Resume(background))
+			s.settled()
+		}},
+	{name: "suspend-slow-twice", failure: "suspend slow, between 100 and 200 ms", reaction: "GPU reset, which waits as long once more: it goes on", plan: "csg-ack/SUSPEND id=0 delay=150ms", resets: 1,
+		run: func(s *scene) {
+			s.start()
+			s.run(30 * time.Millisecond)
+			_ = s.a.Suspend(background)
 			s.ok(s.a.Resume(background))
 			s.settled()
 		}},
@@ -197,7 +205,8 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 			s.until("the failure", func() bool { return len(s.failed) > 0 })
 		}},
 	{name: "halt-unreached", failure: "HALT not reached", reaction: "slow restart", plan: "halt drop", run: sleepOnce(0, 1), warned: "firmware does not halt"},
-	{name: "halt-panic", failure: "HALT_STATUS 0x4E or 0x4F", reaction: "slow restart", plan: "halt status=0x4e", run: sleepOnce(0, 1), warned: "firmware halted badly"},
+	{name: "halt-panic", failure: "HALT_STATUS 0x4E, panic", reaction: "slow restart", plan: "halt status=0x4e", run: sleepOnce(0, 1), warned: "firmware halted badly"},
+	{name: "halt-watchdog", failure: "HALT_STATUS 0x4F, watchdog", reaction: "slow restart", plan: "halt status=0x4f", run: sleepOnce(0, 1), warned: "firmware halted badly"},
 	{name: "fast-restart-fails", failure: "fast restart fails once", reaction: "slow restart", plan: "boot/warm fatal", run: sleepOnce(0, 1), warned: "fast boot failed"},
 	{name: "crash", failure: "MCU crash, its status says so, the interface stands still", reaction: "no acknowledgement in 100 ms, or no answer to PING: GPU reset; who had begun is a victim", plan: "csg-ack/STATUS_UPDATE nth=8 crash", resets: 1, victims: []string{"a", "b", "c"}},
 	{name: "freeze", failure: "the MCU stands still and nothing says so", reaction: "the same", plan: "csg-ack/STATUS_UPDATE nth=8 freeze", resets: 1, victims: []string{"a", "b", "c"}},
@@ -236,7 +245,24 @@ var rows = append(append(bootRows, exceptionRows()...), []row{
 			s.ok(s.b.Run(background, s.job(2, 14_000, "workgroup=1ms")))
 			s.until("the failure", func() bool { return len(s.failed) > 0 })
 		}},
-}...)
+})
+
+// contradictions are a row for each state that nobody can request.
+func contradictions() []row {
+	var list []row
+	for state := 4; state <= 7; state++ {
+		list = append(list, row{name: fmt.Sprintf("state-%d", state), failure: fmt.Sprintf("state %d acknowledged", state),
+			reaction: "the group is UNKNOWN: GPU reset, its job is a victim", plan: fmt.Sprintf("csg-ack/SUSPEND id=0 state=%d", state),
+			resets: 1, victims: []string{"a"}, warned: "group state contradicts",
+			run: func(s *scene) {
+				s.start()
+				s.run(30 * time.Millisecond)
+				_ = s.a.Suspend(background)
+				s.settled()
+			}})
+	}
+	return list
+}
 
 // bootRows are what a firmware may say of itself that the driver must refuse.
 var bootRows = []row{

@@ -174,6 +174,12 @@ func (o *Group) submitStream(queue int, s Stream, finished func(error)) error {
 	return nil
 }
 
+// Fence is where a queue counts its jobs, for the group's streams, and the count with which the last one
+// submitted ends. For streams that wait for another queue; on the goroutine that calls Step.
+func (o *Group) Fence(queue int) (address, count uint64) {
+	return o.queues[queue].syncVA, o.queues[queue].seqno
+}
+
 // State returns what panthor's GROUP_GET_STATE does.
 func (o *Group) State(ctx context.Context) (s GroupState, err error) {
 	err = o.d.loop.Call(ctx, "group state", func(done func(error)) {
