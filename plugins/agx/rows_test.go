@@ -53,7 +53,7 @@ var rows = []row{
 		plan: "command id=2 nth=5 fault; event/Fault duplicate", halts: 1, guilty: []string{"a"}},
 	{name: "never-halts", failure: "8: halted is never set", reaction: "100 ms, then the device is given up; what is known of the guilty is said", plan: "command id=2 nth=5 fault; halt never-halts",
 		failed: "does not halt in 100ms", guilty: []string{"a"}},
-	{name: "stuck", failure: "8: nothing takes the command off the GPU", reaction: "the same", plan: "command id=2 nth=5 stuck", failed: "does not halt in 100ms", guilty: []string{"a"}},
+	{name: "stuck", failure: "8: nothing takes the command off the GPU", reaction: "the firmware gives up after 100 ms and crashes; what is known of the guilty is said", plan: "command id=2 nth=5 stuck", failed: "the GPU did not halt in 100ms", guilty: []string{"a"}},
 	{name: "ignores-resume", failure: "9: resume is ignored", reaction: "the doorbell is rung three times for 100 ms each, then the device is given up", plan: "command id=2 nth=5 fault; halt ignore-resume",
 		failed: "does not resume, told 3 times", guilty: []string{"a"}, run: func(s *scene) {
 			s.start()
@@ -94,7 +94,15 @@ var rows = []row{
 	{name: "crash-in-recovery", failure: "10: crash during a recovery", reaction: "the same; nobody is named, because nothing was found out yet", plan: "command id=2 nth=5 fault; halt crash", failed: "firmware crashed: \"injected at halt\""},
 	{name: "crash-after-resume", failure: "10: crash when the dead commands are retired", reaction: "the same; who was found guilty before is said to be", plan: "command id=2 nth=5 fault; stamp id=0 nth=5 crash",
 		failed: "firmware crashed: \"injected at stamp\"", guilty: []string{"a"}, cause: core.CauseMemory},
-	{name: "silent-death", failure: "10: death without a word", reaction: "nothing moves for 1 s, a flush is not consumed in another: the device is given up", plan: "command id=2 nth=5 mute", failed: "DestroyContext not consumed in 1s"},
+	{name: "silent-death", failure: "10: death without a word", reaction: "the poll sees that the coprocessor has stopped: the device is given up", plan: "command id=2 nth=5 mute", failed: "firmware stopped without a word", run: func(s *scene) {
+		s.start()
+		s.Until("the death", s.firmware.Dead)
+		begun := s.Clock.Now()
+		s.Until("the end of the device", func() bool { return len(s.Failed) > 0 })
+		if took := s.Clock.Now() - begun; took > 15*time.Millisecond {
+			s.t.Errorf("the device was given up after %s", took)
+		}
+	}},
 	{name: "hello-version", failure: "12: HELLO of another version", reaction: "a clean error of the start", plan: "management/HELLO version=10", failed: "speaks RTKit 10 to 10", down: true},
 	{name: "no-hello", failure: "12: no HELLO", reaction: "after 5 s an error that names what was awaited", plan: "management/HELLO drop", failed: "no HELLO in 5s", down: true},
 	{name: "no-gpu", failure: "12: EPMAP without the GPU's endpoints", reaction: "a clean error of the start", plan: "management/EPMAP nth=2 no-gpu", failed: "no GPU endpoints", down: true},

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
@@ -180,13 +181,33 @@ func (d *Driver) takeBuffer(e abi.Endpoint, b abi.Buffer) {
 
 // crashed reads why. Nothing restarts this firmware.
 func (d *Driver) crashed() {
-	text := "no crash log"
-	if bytes, err := d.config.Arena.Bytes(d.crashLog.at, d.crashLog.size); err == nil {
-		if t, err := abi.DecodeCrashLog(append([]byte(nil), bytes...)); err == nil {
-			text = t
-		} else {
-			text = err.Error()
-		}
+	text, err := d.crashText()
+	if err != nil {
+		text = err.Error()
 	}
 	d.fail(fmt.Errorf("firmware crashed: %q", text))
+}
+
+// checkRunning gives the device up when the coprocessor has stopped: it crashed, and its message may be on its way.
+func (d *Driver) checkRunning() {
+	if d.loop.Failure() != nil || d.config.Ports.Registers.Load(abi.RegCPUStatus)&abi.CPUStopped == 0 {
+		return
+	}
+	if _, err := d.crashText(); err != nil {
+		d.fail(fmt.Errorf("firmware stopped without a word"))
+		return
+	}
+	d.crashed()
+}
+
+// crashText reads the crash log. Errors are *abi.WireError, or say that there is none.
+func (d *Driver) crashText() (string, error) {
+	if d.crashLog.size == 0 {
+		return "", fmt.Errorf("no crash log")
+	}
+	bytes, err := d.config.Arena.Bytes(d.crashLog.at, d.crashLog.size)
+	if err != nil {
+		return "", err
+	}
+	return abi.DecodeCrashLog(slices.Clone(bytes))
 }

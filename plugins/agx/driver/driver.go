@@ -140,6 +140,9 @@ func (h hooks) Idle() {
 			d.loop.LookAgain()
 			return
 		}
+		if d.checkRunning(); d.loop.Failure() != nil {
+			return
+		}
 		d.receiveRings()
 		if d.loop.Failure() == nil && !d.recovery.active() && d.load32(d.status(abi.FwStatusHalted)) != 0 {
 			d.halted(halt{kind: haltSilent, slot: -1})

@@ -14,14 +14,18 @@ func (f *Firmware) crash(text string) {
 	f.counters.Crashes++
 	f.crashText = text
 	f.say("CRASH", "%s", text)
-	if b := f.boot.crashLog; b.Address != 0 {
+	b := f.boot.crashLog
+	if b.Address != 0 {
 		if buffer, err := f.bytes(b.Address, uint64(b.Pages)*abi.BufferPageBytes); err == nil {
 			abi.EncodeCrashLog(buffer, text, string(f.cfg.Version.Firmware))
 		}
-		f.post(abi.BufferMessage(abi.EndpointCrashLog, b))
 	}
-	f.send() // What finds no room is lost.
+	f.send() // What was to be said before, as far as there is room; the rest is lost.
 	f.die()
+	if b.Address != 0 {
+		f.post(abi.BufferMessage(abi.EndpointCrashLog, b)) // It waits for room, and is the last.
+		f.send()
+	}
 }
 
 // die freezes everything without a word.

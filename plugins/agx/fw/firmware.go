@@ -119,7 +119,7 @@ func (f *Firmware) pass() bool {
 	}
 	worked := f.reap()
 	if f.phase == phaseCrashed {
-		return worked
+		return f.send() || worked
 	}
 	if worked = f.takeRun() || worked; f.phase == phaseOff {
 		return worked
@@ -147,6 +147,9 @@ func (f *Firmware) pass() bool {
 // deadline returns when something falls due next.
 func (f *Firmware) deadline() time.Duration {
 	now := f.cfg.Clock.Now()
+	if f.phase == phaseCrashed && len(f.out) > 0 {
+		return now + poll
+	}
 	if f.phase == phaseCrashed || f.phase == phaseOff {
 		return never
 	}

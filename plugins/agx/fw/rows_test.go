@@ -166,6 +166,24 @@ func TestCrashes(t *testing.T) {
 	}
 }
 
+// TestCrashWaitsForRoom: a crash that finds the mailbox full is told when the host takes from it.
+func TestCrashWaitsForRoom(t *testing.T) {
+	h := newReady(t, nil)
+	h.paused = true
+	for h.out.Put(abi.RXMessage().Encode()) {
+	}
+	h.fw.Crash("no room")
+	if h.fw.Step(); !h.fw.Dead() || h.ports.Registers.Load(abi.RegCPUStatus) != abi.CPUStopped {
+		t.Errorf("%s", h.fw.Phase())
+	}
+	if h.advance(10 * time.Millisecond); !h.crashed {
+		t.Error("nobody was told")
+	}
+	if _, pending := h.clock.Next(); pending {
+		t.Error("a dead firmware has something to do")
+	}
+}
+
 // TestEvents are rows 13, 14, 17 and 26: what happens to an event.
 func TestEvents(t *testing.T) {
 	for plan, want := range map[string][]uint32{
