@@ -28,6 +28,9 @@ import (
 // arena, the doorbell's reading end and the interrupt's writing end.
 const firmwareEnv = "GPUWM_TEST_AGX_FIRMWARE"
 
+// faultsEnv is its fault plan.
+const faultsEnv = "GPUWM_TEST_AGX_FAULTS"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(firmwareEnv) != "" {
 		if err := firmwareProcess(); err != nil {
@@ -58,6 +61,13 @@ func firmwareProcess() error {
 		return err
 	}
 	config := defaults().firmware()
+	plan, err := hw.ParsePlan(os.Getenv(faultsEnv))
+	if err != nil {
+		return err
+	}
+	if config.Faults, err = fw.NewFaults(plan); err != nil {
+		return err
+	}
 	config.Arena, config.Clock = arena, hw.NewRealClock()
 	config.Ports = hw.Ports{Registers: registers, Doorbell: doorbell, Interrupt: interrupt}
 	if config.Engine, err = wasm.New(wasm.Config{Now: config.Clock.Now}); err != nil {
@@ -80,8 +90,8 @@ func defaults() settings {
 	return s
 }
 
-// startFirmware starts the other process and returns a driver's side of it.
-func startFirmware(t *testing.T) *driver.Driver {
+// startFirmware starts the other process, with a fault plan, and returns a driver's side of it.
+func startFirmware(t *testing.T, plan string) *driver.Driver {
 	t.Helper()
 	must := func(err error) {
 		t.Helper()
@@ -98,7 +108,7 @@ func startFirmware(t *testing.T) *driver.Driver {
 	fd, err := unix.FcntlInt(uintptr(arena.Fd()), unix.F_DUPFD_CLOEXEC, 0)
 	must(err)
 	child := exec.Command(os.Args[0], "-test.run=^$")
-	child.Env = append(os.Environ(), firmwareEnv+"=1")
+	child.Env = append(os.Environ(), firmwareEnv+"=1", faultsEnv+"="+plan)
 	child.Stderr = os.Stderr
 	child.ExtraFiles = []*os.File{os.NewFile(uintptr(fd), "arena"), bellR, irqW}
 	must(child.Start())
@@ -168,73 +178,174 @@ func fillJob(k core.Kernel, first uint64, epoch core.Epoch) sdk.Job {
 		Args: []core.Arg{{Kind: core.ArgBuffer, Buffer: "out"}, {Kind: core.ArgBuffer, Buffer: "count"}, {Kind: core.ArgU64, Bits: 42}}}}
 }
 
-// fill runs the job on a device, moved to a second entity in the middle if that is wanted, and returns
-// the final bytes.
-func fill(t *testing.T, d sdk.Device, move bool) [][]byte {
+// live is an entity on a device with goroutines of its own.
+type live struct {
+	rig.Entity
+	heard
+	spec *core.EntitySpec
+}
+
+// place makes an entity for the job from an image, nil for one of zeroes, and loads the kernel.
+func place(ctx context.Context, t *testing.T, d sdk.Device, image core.ImageSource) (live, core.Kernel) {
 	t.Helper()
+	code, err := os.ReadFile(filepath.Join("..", "engine", "wasm", "testdata", "basic.wasm"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := core.Kernel{Digest: core.DigestOf(code), Format: core.FormatWasm, Code: code}
+	if err := d.LoadKernel(ctx, k); err != nil {
+		t.Fatal(err)
+	}
+	l := live{heard: newHeard(), spec: &core.EntitySpec{ID: 1, Name: "e", Mode: core.ModeLongRunning, Properties: core.Properties{Priority: core.PriorityNormal},
+		Buffers: []core.BufferSpec{{Name: "out", Size: 8 * fillGroups}, {Name: "count", Size: 64}}}}
+	if image == nil {
+		image = rig.Zeroes(l.spec.Buffers)
+	}
+	made, err := d.Create(ctx, l.spec, image, l.heard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Entity = made.(rig.Entity)
+	return l, k
+}
+
+// contents suspends the entity, takes its bytes and ends it.
+func (l live) contents(ctx context.Context, t *testing.T) [][]byte {
+	t.Helper()
+	if err := l.Suspend(ctx); err != nil {
+		t.Fatal(err)
+	}
+	image, err := l.Save(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, contents, err := rig.Copy(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Destroy(ctx); err != nil {
+		t.Fatal(err)
+	}
+	return contents
+}
+
+// fill runs the job on a device, moved to a second entity in the middle if that is wanted, and returns
+// the final bytes. moved says that there was a middle: on a quick machine the job may be over before.
+func fill(t *testing.T, d sdk.Device, move bool) (contents [][]byte, moved bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	code, err := os.ReadFile(filepath.Join("..", "engine", "wasm", "testdata", "basic.wasm"))
-	must(err)
-	k := core.Kernel{Digest: core.DigestOf(code), Format: core.FormatWasm, Code: code}
-	must(d.LoadKernel(ctx, k))
-	spec := &core.EntitySpec{ID: 1, Name: "e", Mode: core.ModeLongRunning, Properties: core.Properties{Priority: core.PriorityNormal},
-		Buffers: []core.BufferSpec{{Name: "out", Size: 8 * fillGroups}, {Name: "count", Size: 64}}}
-	h := newHeard()
-	made, err := d.Create(ctx, spec, rig.Zeroes(spec.Buffers), h)
-	must(err)
-	e := made.(rig.Entity)
+	e, k := place(ctx, t, d, nil)
 	must(e.Run(ctx, fillJob(k, 0, 1)))
-	await(t, h.begun, "started")
-	moved := false
+	await(t, e.begun, "started")
 	if move {
 		must(e.Suspend(ctx))
 		image, err := e.Save(ctx)
 		must(err)
 		if jobs := image.Header().Jobs; len(jobs) == 1 {
 			moved = true
-			h = newHeard()
-			made, err := d.Create(ctx, spec, image, h)
-			must(err)
+			next, _ := place(ctx, t, d, image)
 			must(e.Destroy(ctx))
-			e = made.(rig.Entity)
+			e = next
 			must(e.Run(ctx, fillJob(k, jobs[0].Cursor, 2)))
 		}
 	}
-	if move && !moved {
-		t.Log("the job was over before the suspend")
-	}
-	await(t, h.ended, "completed")
-	must(e.Suspend(ctx))
-	image, err := e.Save(ctx)
-	must(err)
-	_, contents, err := rig.Copy(image)
-	must(err)
-	must(e.Destroy(ctx))
-	return contents
+	await(t, e.ended, "completed")
+	return e.contents(ctx, t), moved
 }
+
+// movesMax is how often a job may be over before it is suspended.
+const movesMax = 20
 
 // check compares both ways of running the job, and counts its workgroups.
 func check(t *testing.T, d sdk.Device) {
 	t.Helper()
-	plain, moved := fill(t, d, false), fill(t, d, true)
-	if !bytes.Equal(plain[0], moved[0]) || !bytes.Equal(plain[1], moved[1]) {
-		t.Error("a suspend in the middle changed the result")
+	plain, _ := fill(t, d, false)
+	for range movesMax {
+		contents, moved := fill(t, d, true)
+		if !bytes.Equal(plain[0], contents[0]) || !bytes.Equal(plain[1], contents[1]) {
+			t.Error("a suspend in the middle changed the result")
+		}
+		if n := binary.LittleEndian.Uint64(plain[1]); n != fillGroups {
+			t.Errorf("%d workgroups counted, want %d", n, fillGroups)
+		}
+		if moved {
+			return
+		}
 	}
-	if n := binary.LittleEndian.Uint64(plain[1]); n != fillGroups {
-		t.Errorf("%d workgroups counted, want %d", n, fillGroups)
-	}
+	t.Error("the job was over before every suspend")
 }
 
 // TestTwoProcesses proves the boundary: driver here, firmware and engine in
 // another process, and nothing shared but the memory file and two pipes.
-func TestTwoProcesses(t *testing.T) { check(t, startFirmware(t)) }
+func TestTwoProcesses(t *testing.T) { check(t, startFirmware(t, "")) }
+
+// TestTroubleInTwoProcesses: across the same boundary a fault, a kill, a cancel and another priority; who
+// works beside them ends right.
+func TestTroubleInTwoProcesses(t *testing.T) {
+	d := startFirmware(t, "command id=2 nth=3 fault; command id=3 nth=4 channel-error=1")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var all []live
+	var k core.Kernel
+	for range 6 {
+		var l live
+		l, k = place(ctx, t, d, nil)
+		all = append(all, l)
+		if err := l.Run(ctx, fillJob(k, 0, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	faulty, stopped, cancelled, killed, strong, calm := all[0], all[1], all[2], all[3], all[4], all[5]
+	for i, err := range []error{
+		strong.SetProperties(ctx, core.Properties{Priority: core.PriorityHigh}), cancelled.Cancel(ctx, 1), killed.Destroy(ctx),
+	} {
+		if err != nil {
+			t.Errorf("request %d: %v", i, err)
+		}
+	}
+	for _, lost := range []live{faulty, stopped} {
+		if how := ended(ctx, t, lost); !strings.HasPrefix(how, "lost: ") {
+			t.Errorf("the one with a fault: %s", how)
+		}
+		if err := lost.Destroy(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	if how := ended(ctx, t, cancelled); how != "cancelled" && how != "completed" {
+		t.Errorf("cancelled: %s", how) // It may have come too late.
+	}
+	if err := cancelled.Destroy(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, l := range []live{strong, calm} {
+		if how := ended(ctx, t, l); how != "completed" {
+			t.Fatalf("beside them: %s", how)
+		}
+		if n := binary.LittleEndian.Uint64(l.contents(ctx, t)[1]); n != fillGroups {
+			t.Errorf("%d workgroups counted, want %d", n, fillGroups)
+		}
+	}
+	check(t, d)
+}
+
+// ended waits for the end of an entity's job.
+func ended(ctx context.Context, t *testing.T, l live) string {
+	t.Helper()
+	select {
+	case how := <-l.ended:
+		return how
+	case <-ctx.Done():
+		t.Fatal("a job has no end")
+		return ""
+	}
+}
 
 // TestDevice runs the same through the backend's own front door, with both firmware versions.
 func TestDevice(t *testing.T) {
