@@ -124,14 +124,14 @@ func (d *Device) Create(ctx context.Context, spec *core.EntitySpec, image core.I
 	return entity{made.(Entity), d}, nil
 }
 
-// Run implements sdk.Entity. An entry that the kernel does not have is a
-// *core.FaultError with core.CauseKernel.
+// Run implements sdk.Entity. An entry that the kernel does not have, or that takes other
+// arguments, is a *core.FaultError with core.CauseKernel.
 func (e entity) Run(ctx context.Context, j sdk.Job) error {
 	e.d.mu.Lock()
 	info, known := e.d.mu.kernels[j.Spec.Kernels[core.FormatWasm]]
 	e.d.mu.Unlock()
 	if known {
-		if err := info.CheckEntry(j.Spec.Entry); err != nil {
+		if err := info.CheckJob(j.Spec.Entry, j.Spec.Args, 0); err != nil {
 			return &core.FaultError{Cause: core.CauseKernel, Detail: err.Error()}
 		}
 	}

@@ -1,6 +1,7 @@
 package plugintest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -21,6 +22,8 @@ var eventChecks = []check{
 		doc: "no sample has more workgroups done than the job has"},
 	{name: "progress-rises", level: core.LevelJobs, run: progressRises,
 		doc: "samples of a job never go back within an epoch"},
+	{name: "end-is-not-below-its-samples", level: core.LevelJobs, run: endRises,
+		doc: "neither cursor nor counts of a job's end are below those of its samples"},
 	{name: "progress-is-bounded", level: core.LevelJobs, run: progressBounded,
 		doc: "samples are few: only the latest counts"},
 }
@@ -77,7 +80,7 @@ func sampled(p *probe) (e *life, job core.JobID, samples []core.BackendEvent) {
 }
 
 // executingSampled: a host counts a job's timeout in the executed time of its samples, and
-// takes 30 s of silence for a fault.
+// takes 45 s of silence for a fault.
 func executingSampled(p *probe) {
 	l := p.open(deviceName)
 	e := p.entity(l, foreverGroups)
@@ -150,6 +153,21 @@ func progressRises(p *probe) {
 				last.Done, last.Executed, last.ExecutedTime, s.Done, s.Executed, s.ExecutedTime)
 		}
 		last = s
+	}
+}
+
+func endRises(p *probe) {
+	_, job, samples := sampled(p)
+	end := p.lines[len(p.lines)-1].history()
+	i := slices.IndexFunc(end, func(b core.BackendEvent) bool { return b.Job == job && b.Kind == core.EventCancelled })
+	if i < 0 {
+		p.failf("job %d was cancelled, and no event says so", job)
+	}
+	for _, s := range samples {
+		if s.Job == job && (s.Done > end[i].Done || s.Executed > end[i].Executed || s.ExecutedTime > end[i].ExecutedTime) {
+			p.failf("after a sample with %d done, %d executed in %v job %d ended with %d, %d, %v",
+				s.Done, s.Executed, s.ExecutedTime, job, end[i].Done, end[i].Executed, end[i].ExecutedTime)
+		}
 	}
 }
 

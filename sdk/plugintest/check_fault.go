@@ -19,6 +19,8 @@ var faultChecks = []check{
 		doc: "a lost entity can be destroyed, and created in a later epoch"},
 	{name: "unknown-entry-has-the-cause-kernel", level: core.LevelJobs, run: unknownEntry,
 		doc: "a job with an entry that its kernel does not have is refused with the cause kernel; the entity goes on"},
+	{name: "other-arguments-are-refused", level: core.LevelJobs, run: otherArguments,
+		doc: "a job whose arguments are not those of its entry is refused with the cause kernel; the entity goes on"},
 	{name: "unknown-buffer-is-refused", level: core.LevelJobs, run: unknownBuffer,
 		doc: "a job that names a buffer which the entity does not have is refused; the entity goes on"},
 	{name: "commands-need-an-entity", level: core.LevelJobs, run: needEntity,
@@ -117,6 +119,25 @@ func unknownEntry(p *probe) {
 		p.failf("the job ended with %s; it must be refused with the cause %q", tell(&got), core.CauseKernel)
 	}
 	e.completed(e.run(16, 1))
+}
+
+func otherArguments(p *probe) {
+	if p.kit.kernel.Format == core.FormatOpenCL {
+		p.skipf("OpenCL C does not say what an argument is")
+	}
+	e := p.entity(p.open(deviceName), 8)
+	for what, args := range map[string][]core.Arg{
+		"one argument too few":  {buffer(cellsName)},
+		"one argument too many": {buffer(cellsName), u32(1), u32(1)},
+		"a number for a buffer": {u32(1), u32(1)},
+	} {
+		c := e.job("mix", [3]uint32{8, 1, 1}, args...)
+		e.l.send(c)
+		if got := e.ended(c.Job); got.Kind != core.EventRefused || got.Cause != core.CauseKernel {
+			p.failf("a job with %s ended with %s; it must be refused with the cause %q", what, tell(&got), core.CauseKernel)
+		}
+	}
+	e.completed(e.run(8, 1))
 }
 
 // wrongBuffer is a run that is refused.

@@ -1,11 +1,15 @@
 package plugintest
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"syscall"
 
 	"google.golang.org/protobuf/proto"
@@ -34,6 +38,12 @@ var helloChecks = []check{
 		doc: "Shutdown ends the process also while a job executes"},
 	{name: "sigterm-ends-the-process", level: core.LevelJobs, need: aProcess | anInstance, run: sigtermEnds,
 		doc: "SIGTERM ends the process"},
+	{name: "sigterm-while-busy", level: core.LevelJobs, need: aProcess | anInstance, run: sigtermBusy,
+		doc: "SIGTERM ends the process also while a job executes"},
+	{name: "several-hosts-may-connect", level: core.LevelJobs, run: severalConnect,
+		doc: "a second connection is served beside the first"},
+	{name: "no-host-no-plugin", level: core.LevelJobs, need: aProcess, run: noHost,
+		doc: "started without the cookie it says on standard error what it is, and ends with exit code 1"},
 	{name: "other-signals-are-ignored", level: core.LevelJobs, need: aProcess | anInstance, run: signalsIgnored,
 		doc: "SIGHUP, SIGINT and SIGPIPE do nothing"},
 }
@@ -162,6 +172,53 @@ func signalsIgnored(p *probe) {
 			p.alive(s.String())
 			e.completed(e.run(8, n))
 		}
+	}
+}
+
+func sigtermBusy(p *probe) {
+	l := bringUp(p)
+	e := p.entity(l, foreverGroups)
+	e.forever(1)
+	p.dropAll()
+	if err := p.in.process.Signal(syscall.SIGTERM); err != nil {
+		p.failf("SIGTERM: %v", err)
+	}
+	if err := p.in.gone(p.ctx, p.kit.config.Patience); err != nil {
+		p.failf("after SIGTERM: %v", err)
+	}
+}
+
+func severalConnect(p *probe) {
+	l := p.open(deviceName)
+	first := *p.in
+	if err := p.in.dial(); err != nil {
+		p.failf("%v", err)
+	}
+	p.alive("a second connection")
+	_ = p.in.conn.Close()
+	p.in.conn, p.in.client = first.conn, first.client
+	e := p.entity(l, 8)
+	e.completed(e.run(8, 1))
+}
+
+// noHost starts the executable as a person would.
+func noHost(p *probe) {
+	ctx, cancel := p.bound()
+	defer cancel()
+	c := p.kit.config.Command
+	cmd := exec.CommandContext(ctx, c.Path, c.Args...)
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "GPUWM_") || strings.HasPrefix(s, "PLUGIN_") })
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		p.failf("started without the cookie it goes on for %v", p.kit.config.Patience)
+	case !errors.As(err, &exit) || exit.ExitCode() != 1:
+		p.failf("started without the cookie it ended with %v; the exit code must be 1", err)
+	case said.Len() == 0:
+		p.failf("started without the cookie it says nothing on standard error")
 	}
 }
 

@@ -2,8 +2,10 @@ package plugintest
 
 import (
 	"bytes"
+	"fmt"
 
 	"github.com/gpuwm/gpuwm/core"
+	"github.com/gpuwm/gpuwm/sdk/internal/wire"
 )
 
 var kernelChecks = []check{
@@ -18,7 +20,9 @@ var kernelChecks = []check{
 	{name: "kernel-size-is-checked", level: core.LevelJobs, run: kernelSize,
 		doc: "code that goes on after its size, or ends before it, is refused as corrupt"},
 	{name: "kernel-header-is-checked", level: core.LevelJobs, run: kernelHeaderChecked,
-		doc: "a header without a digest of 32 bytes, or none at all, is refused as invalid"},
+		doc: "a header without a digest of 32 bytes, of more than 64 MiB, or none at all, is refused as invalid, an empty piece as corrupt"},
+	{name: "kernel-stays-over-sessions", level: core.LevelJobs, run: kernelStays,
+		doc: "a kernel stays on its device when the session ends"},
 	{name: "kernel-of-unknown-device", level: core.LevelJobs, run: kernelUnknownDevice,
 		doc: "a kernel for a device that is not open is refused as not found"},
 	{name: "bad-kernel-refuses-its-jobs", level: core.LevelJobs, run: badKernel,
@@ -81,8 +85,20 @@ func kernelHeaderChecked(p *probe) {
 	p.refusedWith("a digest of 31 bytes", p.putKernel(l, short, p.kit.kernel.Code), core.ErrInvalid)
 	p.refusedWith("a kernel without a header", p.putKernel(l, nil, p.kit.kernel.Code), core.ErrInvalid)
 	huge := p.kernelHeader(l, p.kit.kernel)
-	huge.Size = 1 << 62
-	p.refusedWith("a kernel of 4 EiB", p.putKernel(l, huge, p.kit.kernel.Code), core.ErrInvalid)
+	for _, size := range []uint64{wire.KernelMax + 1, 1 << 62} {
+		huge.Size = size
+		p.refusedWith(fmt.Sprintf("a kernel of %d bytes", size), p.putKernel(l, huge, p.kit.kernel.Code), core.ErrInvalid)
+	}
+	code := p.kit.kernel.Code
+	p.refusedWith("a kernel with an empty piece", p.putKernel(l, p.kernelHeader(l, p.kit.kernel), code[:1], nil, code[1:]), core.ErrCorrupt)
+}
+
+func kernelStays(p *probe) {
+	first := p.open(deviceName)
+	p.load(first)
+	first.close()
+	e := p.entity(p.open(deviceName), 8)
+	e.completed(e.run(8, 1))
 }
 
 func kernelUnknownDevice(p *probe) {

@@ -15,6 +15,8 @@ var reconnectChecks = []check{
 		doc: "a destroyed entity is not held"},
 	{name: "holds-lost-entities", level: core.LevelRecovery, run: holdsLost,
 		doc: "an entity that was lost is held until it is destroyed"},
+	{name: "holds-what-waits", level: core.LevelRecovery, run: holdsWaiting,
+		doc: "a command that was taken and not carried out counts as taken; it is carried out once"},
 	{name: "acknowledgement-does-not-fall-back", level: core.LevelRecovery, run: ackStays,
 		doc: "an acknowledgement below the present one changes nothing"},
 	{name: "events-come-again", level: core.LevelRecovery, run: eventsAgain,
@@ -76,6 +78,27 @@ func holdsLost(p *probe) {
 	if held(fresh, e) == nil {
 		p.failf("entity %d was lost, and is not listed", e.id)
 	}
+}
+
+func holdsWaiting(p *probe) {
+	l := p.open(deviceName)
+	e, from := empty(p, l, 8)
+	c := e.createCommand()
+	l.send(c)
+	p.poll("a create that waits for its image is pending", func() bool { return p.pending() > 0 })
+	l.close()
+	fresh := p.open(deviceName)
+	e.on(fresh)
+	if h := held(fresh, e); h == nil || h.GetApplied() != uint64(c.Seq) {
+		p.failf("command %d of entity %d was taken, and the entity is listed as %v", c.Seq, e.id, h)
+	}
+	fresh.send(c) // It was taken: it must not be carried out again.
+	if err := e.upload(from); err != nil {
+		p.failf("PutImage: %v", err)
+	}
+	e.applied(c.Seq)
+	e.completed(e.run(8, 1))
+	e.none("the create came twice and must act once", func(b *core.BackendEvent) bool { return b.Kind == core.EventRefused })
 }
 
 func ackStays(p *probe) {

@@ -165,18 +165,20 @@ var lies = map[string]lie{
 	}},
 
 	"never-samples": {caught: "executing-job-is-sampled", progress: func(*state, []core.BackendEvent) []core.BackendEvent { return nil }},
-	"counts-no-time": {caught: "executed-time-is-counted", event: changedEvent(
+	"counts-no-time": {caught: "executed-time-is-counted", also: []string{"end-is-not-below-its-samples"}, event: changedEvent(
 		func(*core.BackendEvent) bool { return true }, func(e *core.BackendEvent) { e.ExecutedTime = 0 })},
+	"ends-below-its-samples": {caught: "end-is-not-below-its-samples", event: changedEvent(
+		func(e *core.BackendEvent) bool { return e.Kind == core.EventCancelled }, func(e *core.BackendEvent) { e.Done, e.Executed = 1, 1 })},
 	"floods-progress": {caught: "progress-is-bounded", progress: func(_ *state, samples []core.BackendEvent) []core.BackendEvent {
 		return slices.Repeat(samples, 4*samplesFlood)
 	}},
-	"progress-beyond-the-grid": {caught: "progress-stays-within-the-grid", progress: func(_ *state, samples []core.BackendEvent) []core.BackendEvent {
+	"progress-beyond-the-grid": {caught: "progress-stays-within-the-grid", also: []string{"end-is-not-below-its-samples"}, progress: func(_ *state, samples []core.BackendEvent) []core.BackendEvent {
 		for i := range samples {
 			samples[i].Done += foreverGroups
 		}
 		return samples
 	}},
-	"progress-falls": {caught: "progress-rises", progress: func(s *state, samples []core.BackendEvent) []core.BackendEvent {
+	"progress-falls": {caught: "progress-rises", also: []string{"end-is-not-below-its-samples"}, progress: func(s *state, samples []core.BackendEvent) []core.BackendEvent {
 		for i := range samples {
 			if s.odd = !s.odd; s.odd {
 				samples[i].Done += samplesFlood
@@ -355,5 +357,5 @@ var lies = map[string]lie{
 			}
 			return []core.Command{c}
 		}},
-	"forgets-entities": {caught: "holds-entities", also: []string{"holds-lost-entities"}, opened: func(m *apiv1.DeviceOpened) { m.Held = nil }},
+	"forgets-entities": {caught: "holds-entities", also: []string{"holds-lost-entities", "holds-what-waits"}, opened: func(m *apiv1.DeviceOpened) { m.Held = nil }},
 }

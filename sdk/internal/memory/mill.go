@@ -184,11 +184,13 @@ var kinds = map[string][]core.ArgKind{
 // bind makes the function that executes one workgroup of a job.
 func (m *mill) bind(s *core.JobSpec) (func(uint64) bool, error) {
 	want, known := kinds[s.Entry]
+	kernel := &core.FaultError{Cause: core.CauseKernel, Entity: m.e.spec.ID, Job: s.ID, Detail: "no entry " + s.Entry}
 	if !known {
-		return nil, &core.FaultError{Cause: core.CauseKernel, Entity: m.e.spec.ID, Job: s.ID, Detail: "no entry " + s.Entry}
+		return nil, kernel
 	}
 	if !slices.EqualFunc(s.Args, want, func(a core.Arg, k core.ArgKind) bool { return a.Kind == k }) {
-		return nil, fmt.Errorf("arguments of %s: %w", s.Entry, core.ErrInvalid)
+		kernel.Detail = "arguments of " + s.Entry
+		return nil, kernel
 	}
 	buffers := make([][]byte, len(s.Args))
 	for i, a := range s.Args {
