@@ -104,16 +104,19 @@ func (d *Driver) serveStream(s *slot, m int) bool {
 		return false
 	}
 	q := g.queues[m]
+	// What they say is read before they are acknowledged, as the stream may go on then; and they are
+	// acknowledged before they are handled, which may write REQ too.
+	fatal, fault, at := abi.DecodeFault(d.load(out+abi.StreamFatal)), abi.DecodeFault(d.load(out+abi.StreamFault)), q.extract()
+	d.store(in+abi.StreamReq, abi.Acknowledge(req, ack, events))
 	if events&abi.StreamFatalEvent != 0 {
-		d.fatal(g, q, abi.DecodeFault(d.load(out+abi.StreamFatal)))
+		d.fatal(g, q, fatal)
 	}
 	if events&abi.StreamFaultEvent != 0 && d.loop.Failure() == nil {
-		d.fault(g, q, abi.DecodeFault(d.load(out+abi.StreamFault)))
+		d.fault(g, q, fault, at)
 	}
 	if events&(abi.StreamTilerOOM|abi.StreamProtectedPend) != 0 {
 		d.log.Warn("stream event not modelled", "entity", g.key, "slot", s.index)
 	}
-	d.store(in+abi.StreamReq, abi.Acknowledge(req, ack, events))
 	return events&(abi.StreamFaultEvent|abi.StreamTilerOOM) != 0
 }
 
@@ -156,9 +159,8 @@ func (d *Driver) fatal(g *group, q *queue, f abi.Fault) {
 	g.condemn(e)
 }
 
-// fault: the job whose entry the stream is in went wrong; the stream goes on with the next one.
-func (d *Driver) fault(g *group, q *queue, f abi.Fault) {
-	at := q.extract()
+// fault: the job whose entry the stream was in went wrong; the stream goes on with the next one.
+func (d *Driver) fault(g *group, q *queue, f abi.Fault, at uint64) {
 	for _, j := range q.jobs {
 		if at >= j.start && at < j.end {
 			e := &evidence{job: j, queue: q, cause: faultCause(f.Exception), detail: "stream fault: " + f.Exception.String()}

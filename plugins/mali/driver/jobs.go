@@ -253,6 +253,13 @@ func (e *entity) noteStarted() {
 	e.progress.Unlock()
 }
 
+// hideStarted empties what Progress reads.
+func (e *entity) hideStarted() {
+	e.progress.Lock()
+	e.progress.started = nil
+	e.progress.Unlock()
+}
+
 // measured implements owner. A job that is on an endpoint now may have executed longer than its report says.
 func (e *entity) measured() (time.Duration, bool) {
 	total := e.executed
@@ -331,6 +338,7 @@ func (e *entity) takeOut() error {
 			kept = append(kept, w)
 		}
 	}
+	e.hideStarted() // Until their descriptors begin at the cursors: who asks meanwhile would see less than before.
 	for _, w := range kept {
 		report, err := w.report()
 		if err != nil {

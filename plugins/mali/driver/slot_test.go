@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -59,4 +60,34 @@ func TestLateAcknowledgement(t *testing.T) {
 			t.Errorf("%s: %s, asked %#x", c.name, s.group.state, s.asked)
 		}
 	}
+}
+
+// TestEventsAcknowledgedFirst: when an event is handled its request word is written already: what the
+// handling writes there is not undone.
+func TestEventsAcknowledgedFirst(t *testing.T) {
+	d, s := bareSlot(t)
+	q := &queue{g: s.group, pages: hw.MemoryBase + 4*hw.PageSize, sync: hw.MemoryBase + 3*hw.PageSize}
+	s.group.queues, s.group.buried, s.group.space = []*queue{q}, true, &space{}
+	in, out := uint64(hw.MemoryBase+8*hw.PageSize), uint64(hw.MemoryBase+9*hw.PageSize)
+	s.iface.streams = []streamIface{{in, out}}
+	d.store(in+abi.StreamReq, abi.StreamStart)
+	d.store(out+abi.StreamAck, abi.StreamStart|abi.StreamFatalEvent)
+	d.store(out+abi.StreamFatal, abi.Fault{Exception: abi.ExceptionInvalidInstruction}.Encode())
+	d.log = hclog.New(&hclog.LoggerOptions{Output: heard(func(line []byte) {
+		if bytes.Contains(line, []byte("stream halted")) {
+			d.store(in+abi.StreamReq, d.load(in+abi.StreamReq)&^abi.StreamStateMask) // As who takes it out of its slot.
+		}
+	})})
+	d.serveStream(s, 0)
+	if req := d.load(in + abi.StreamReq); req != abi.StreamFatalEvent {
+		t.Errorf("REQ is %#x", req)
+	}
+}
+
+// heard is called with each line of a log.
+type heard func([]byte)
+
+func (h heard) Write(p []byte) (int, error) {
+	h(p)
+	return len(p), nil
 }
