@@ -72,7 +72,11 @@ func runSeed(t rig.Seeded, sum *tally) [32]byte {
 	flip := func() bool { return r.random.IntN(2) == 0 }
 	groups, spaces, executions, chaos := 3+r.random.IntN(6), []uint32{0b11, 0b111, 0xFF}[r.random.IntN(3)], 1+r.random.IntN(2), r.random.Uint64N(3)
 	dirty, fetch, zero, early := flip(), flip(), flip(), flip()
-	r.setup = setup{arena: 64 << 20, faults: faults, clock: hw.NewVirtualClock(),
+	var mixed *order // Half of the runs have the firmware step in the middle of what the driver does.
+	if flip() {
+		mixed = &order{random: rand.New(rand.NewPCG(t.Seed, 11))}
+	}
+	r.setup = setup{arena: 64 << 20, faults: faults, clock: hw.NewVirtualClock(), order: mixed,
 		firmware: func(c *fw.Config) {
 			c.Groups, c.AddressSpaces, c.Executions, c.Seed = groups, spaces, executions, chaos
 			c.DirtyL2, c.ExtractAtFetch, c.BootAcksZero, c.FatalFirst = dirty, fetch, zero, early
