@@ -81,14 +81,16 @@ func (w *world) over() bool {
 // variants are the settings of the firmware that the rows are run under: the
 // interface does not say which of them silicon has.
 var variants = []struct {
-	name string
-	set  func(*fw.Config)
+	name  string
+	set   func(*fw.Config)
+	order *order
 }{
-	{"plain", func(*fw.Config) {}},
+	{"plain", func(*fw.Config) {}, nil},
+	{"eager", func(*fw.Config) {}, &order{}},
 	{"open", func(c *fw.Config) {
 		c.DirtyL2, c.ExtractAtFetch, c.FatalFirst, c.BootAcksZero = true, true, true, true
 		c.FlushDelay, c.BootDelay = time.Millisecond, 10*time.Millisecond
-	}},
+	}, nil},
 }
 
 // TestFailures runs every row under every setting, and then what must hold after any of them.
@@ -96,15 +98,15 @@ func TestFailures(t *testing.T) {
 	for _, r := range rows {
 		t.Run(r.name, func(t *testing.T) {
 			for _, v := range variants {
-				t.Run(v.name, func(t *testing.T) { r.test(t, v.set) })
+				t.Run(v.name, func(t *testing.T) { r.test(t, v.set, v.order) })
 			}
 		})
 	}
 }
 
-func (r row) test(t *testing.T, set func(*fw.Config)) {
+func (r row) test(t *testing.T, set func(*fw.Config), mixed *order) {
 	log := &warnings{}
-	s := setup{plan: r.plan, log: log, firmware: set}
+	s := setup{plan: r.plan, log: log, firmware: set, order: mixed}
 	if r.config != nil {
 		r.config(&s)
 	}

@@ -3,6 +3,7 @@ package mali
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -84,13 +85,17 @@ var void = [][2]string{
 	{"heap: create_validation, create_destroy", "no tiler"},
 }
 
-// TestIGT runs every scenario on a G610, and once more with the streams in a random order. It has an address
+// TestIGT runs every scenario on a G610, and once more with streams, and driver and firmware, in a random order. It has an address
 // space for each slot: groups that share one count as if they did not (see the page).
 func TestIGT(t *testing.T) {
 	for _, s := range igts {
 		t.Run(s.name, func(t *testing.T) {
 			for _, seed := range []uint64{0, 7} {
-				w := testWorld(t, setup{firmware: func(c *fw.Config) { c.Seed, c.AddressSpaces = seed, 0x1FF }})
+				var mixed *order
+				if seed != 0 {
+					mixed = &order{random: rand.New(rand.NewPCG(seed, 0))}
+				}
+				w := testWorld(t, setup{order: mixed, firmware: func(c *fw.Config) { c.Seed, c.AddressSpaces = seed, 0x1FF }})
 				b := &bench{world: w, t: t}
 				var err error
 				b.vm, err = w.driver.NewVM(core.BufferSpec{Name: "streams", Size: 1 << 20}, core.BufferSpec{Name: "words", Size: 64 << 10})
