@@ -51,6 +51,9 @@ type workQueue struct {
 	// current is the command at its head, last the one retired before.
 	current, last *command
 	lastValue     uint32
+	// errors counts its channel errors, noted is what its QueueInfo says.
+	errors uint32
+	noted  noted
 }
 
 // newQueue reads a QueueInfo, once.
@@ -58,7 +61,7 @@ func (f *Firmware) newQueue(m *abi.RunWorkQueue, level uint32) (*workQueue, erro
 	if len(f.queues) >= queuesMax {
 		return nil, fmt.Errorf("more than %d queues", queuesMax)
 	}
-	q := &workQueue{va: m.Queue, level: level, slot: m.Slot}
+	q := &workQueue{va: m.Queue, level: level, slot: m.Slot, noted: noted{slot: anySlot}}
 	if err := f.decode(m.Queue, &q.info, "queue info"); err != nil {
 		return nil, err
 	}
@@ -105,6 +108,7 @@ func (f *Firmware) extend(q *workQueue, level uint32, m *abi.RunWorkQueue) {
 	if q.state == queueIdle {
 		f.advance(q)
 	}
+	f.note(q)
 }
 
 // idle reports whether the queue has nothing to do.
@@ -116,6 +120,7 @@ func (f *Firmware) setState(q *workQueue, s queueState) {
 		f.say("QUEUE", "uuid=%d slot=%d %s -> %s", q.info.UUID, q.slot, q.state, s)
 	}
 	q.state = s
+	f.note(q)
 }
 
 // advance looks at the head of a queue that runs nothing: it passes barriers
@@ -222,6 +227,7 @@ func (f *Firmware) stopBad(q *workQueue, err error) {
 // channelError stops a queue at the command with this value.
 func (f *Firmware) channelError(q *workQueue, kind abi.ChannelErrorType, value uint32) {
 	f.counters.ChannelErrors++
+	q.errors++
 	f.setState(q, queueStopped)
 	f.event(&abi.ChannelError{Error: uint32(kind), Pipe: uint32(abi.PipeCompute), Slot: q.slot, Value: value}, uint64(q.info.UUID))
 }
