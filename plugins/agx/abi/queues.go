@@ -18,6 +18,12 @@ var priorities = [Levels]Priority{
 	{3, 3, 0x0000_0000_0000_0000, 0, 0, 3},
 }
 
+// PlainPriority is the block of a level below Levels as the other pipes have it.
+func PlainPriority(level uint32) Priority { return priorities[level%Levels] }
+
+// Preemptible reports whether the block allows preemption inside commands.
+func (p Priority) Preemptible() bool { return p.A != priorities[0].A || p.E != priorities[0].E }
+
 // ComputePriority is the block of a compute queue at a level below Levels.
 func ComputePriority(level uint32) Priority {
 	p := priorities[level%Levels]

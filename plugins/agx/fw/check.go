@@ -30,7 +30,7 @@ func (f *Firmware) Check() error {
 	for _, c := range f.halt.dead {
 		on[c] = true
 	}
-	stopped := 0
+	stopped := 0 // Or stored.
 	for _, q := range f.order {
 		if err := q.check(on); err != nil {
 			return fmt.Errorf("queue %d (%s): %w", q.info.UUID, q.state, err)
@@ -38,7 +38,7 @@ func (f *Firmware) Check() error {
 		if f.queues[q.va] != q {
 			return fmt.Errorf("queue %d is listed and not known", q.info.UUID)
 		}
-		if q.state == queueStopped && q.current != nil {
+		if (q.state == queueStopped || q.state == queueStored) && q.current != nil {
 			stopped++
 		}
 	}
@@ -61,7 +61,7 @@ func (q *workQueue) check(on map[*command]bool) error {
 		return fmt.Errorf("read %d done %d write %d", q.read, q.done, q.write)
 	case q.state == queueReady && (q.read == q.write || between != 0):
 		return fmt.Errorf("read %d done %d write %d", q.read, q.done, q.write)
-	case (q.state == queueBlocked || q.state == queueRunning) && between != 1:
+	case (q.state == queueBlocked || q.state == queueRunning || q.state == queueStored) && between != 1:
 		return fmt.Errorf("read %d, done %d", q.read, q.done)
 	case q.state == queueRunning && !on[q.current]:
 		return fmt.Errorf("its command is not on the pipe")

@@ -75,6 +75,9 @@ type OpenPoints struct {
 	// Promote lets a command that has waited so long go before all levels; 0 is
 	// strict: the weak wait for ever.
 	Promote time.Duration
+	// ComputePreempt makes a command that allows it leave the pipe for one of a stronger
+	// level, within the vendor's time for a context store.
+	ComputePreempt bool
 	// FlushBypasses lets a command with flush_stamps tell its completion whatever
 	// the threshold says.
 	FlushBypasses bool
@@ -136,6 +139,8 @@ type Counters struct {
 	// Started and Retired count commands, Barriers those passed. Every retired
 	// command was started; Killed counts those of them that a halt ended.
 	Started, Retired, Killed, Barriers uint64
+	// Preempted counts contexts that were stored.
+	Preempted uint64
 	// Events counts events written, Flags those of them that are Flags,
 	// EventsDropped what found no room.
 	Events, Flags, EventsDropped uint64

@@ -195,6 +195,8 @@ func (f *Firmware) finishWork(c *command) {
 		r.Status = hw.StatusDone
 		f.report(c, r)
 		f.sequence(c)
+	case c.storeBy != never:
+		f.stored(c, r)
 	default:
 		f.workFailed(c, &core.FaultError{Cause: core.CauseDevice, Detail: fmt.Sprintf("ended after %d of %d workgroups", r.Done, c.run.count)})
 	}

@@ -15,7 +15,8 @@
 //
 // A work queue's commands start and end in order. A command that was started runs
 // to its end, is ended by the watchdog, or dies in a fault: there is no
-// preemption, and the host makes commands short. The strongest level goes first;
+// preemption unless OpenPoints.ComputePreempt and the command allow it, and the
+// host makes commands short. The strongest level goes first;
 // inside a level, who has waited longest. The compute stream of a command names a
 // dispatch descriptor (package hw), through the VM of its slot; kernel and
 // argument addresses inside it are of the same VM.
@@ -57,7 +58,7 @@
 // Config.Faults says what goes wrong, by count (package hw; Vocabulary has the
 // words). It outlives the firmware.
 //
-// Not modelled: vertex, fragment and blit work, the tiler heap, preemption inside
-// commands, KTrace, FwCtl, contents of statistics but for the GPU's power,
+// Not modelled: vertex, fragment and blit work, the tiler heap, soft faults but by
+// the plan, KTrace, FwCtl, contents of statistics but for the GPU's power,
 // frequencies, the handoff page, syslog lines.
 package fw

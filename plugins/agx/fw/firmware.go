@@ -162,7 +162,7 @@ func (f *Firmware) deadline() time.Duration {
 		return min(at, f.halt.deadline(now))
 	}
 	for _, c := range f.running {
-		at = min(at, c.watchAt, c.sampleAt)
+		at = min(at, c.watchAt, c.sampleAt, c.storeBy)
 	}
 	if f.phase == phaseReady {
 		at = min(at, f.power.deadline)

@@ -20,15 +20,17 @@ const (
 	queueReady
 	// queueBlocked is held by a barrier; then whatever its next item makes it.
 	queueBlocked
-	// queueRunning has its command on the pipe; then idle, ready, blocked or stopped.
+	// queueRunning has its command on the pipe; then idle, ready, blocked, stored or stopped.
 	queueRunning
+	// queueStored has its command half done in memory and waits for the pipe; then running.
+	queueStored
 	// queueStopped had a channel error; then, after RecoverChannel, as after a command.
 	queueStopped
 )
 
 // String names the state.
 func (s queueState) String() string {
-	return [...]string{"idle", "ready", "blocked", "running", "stopped"}[s]
+	return [...]string{"idle", "ready", "blocked", "running", "stored", "stopped"}[s]
 }
 
 // workQueue is one compute work queue as the firmware knows it.

@@ -28,7 +28,7 @@ func randomRun(t *testing.T, seed uint64, rules int) []string {
 	h := newHost(t, func(c *fw.Config) {
 		c.Faults, c.Width, c.Version = faults, 1+random.IntN(3), versions[random.IntN(len(versions))]
 		c.OpenPoints = fw.OpenPoints{WatchdogByProgress: bit(), EventDrop: bit(), FlushBypasses: bit(), Write32Ignored: bit(), RecheckBySlot: bit(),
-			Lenient: bit(), UnknownOpCrash: bit()}
+			Lenient: bit(), UnknownOpCrash: bit(), ComputePreempt: bit()}
 		if bit() {
 			c.Promote = 3 * time.Millisecond
 		}
@@ -55,7 +55,12 @@ func randomRun(t *testing.T, seed uint64, rules int) []string {
 			fallthrough
 		case 1, 2, 3:
 			if h.in.Len() < abi.MailboxSlots-4 && q.write < abi.QueueItems-4 {
-				q.submit([]string{"workgroup=1ms", "workgroup=3ms cores=2", "workgroup=1ms hang at 4", "trap at 1"}[random.IntN(4)], 1+random.Uint32N(6))
+				script, count := []string{"workgroup=1ms", "workgroup=3ms cores=2", "workgroup=1ms hang at 4", "trap at 1"}[random.IntN(4)], 1+random.Uint32N(6)
+				if bit() {
+					q.preemptible(h.dispatch(script, count), nil)
+				} else {
+					q.submit(script, count)
+				}
 			}
 		case 4:
 			for _, s := range h.fw.Queues() {
@@ -80,7 +85,7 @@ func randomRun(t *testing.T, seed uint64, rules int) []string {
 		}
 		for _, q := range h.fw.Queues() {
 			mine := queues[slices.IndexFunc(queues, func(x *queue) bool { return x.uuid == q.UUID })]
-			if q.State == "ready" || q.State == "running" || q.State == "idle" && h.stamp(q.Slot) != mine.value {
+			if q.State == "ready" || q.State == "running" || q.State == "stored" || q.State == "idle" && h.stamp(q.Slot) != mine.value {
 				t.Errorf("seed %d: queue %d is %s at the end, stamp %#x of %#x", seed, q.UUID, q.State, h.stamp(q.Slot), mine.value)
 			}
 		}

@@ -1,6 +1,7 @@
 package fw
 
 import (
+	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
@@ -18,6 +19,9 @@ type command struct {
 	started         bool
 	watchAt         time.Duration
 	sampleAt        time.Duration
+	// storeBy is until when its context has to be stored, restart where it starts over then.
+	storeBy time.Duration
+	restart uint32
 	// dead: a halt ended it; it is retired after the resume.
 	dead bool
 	// faultInfo and nobody are what the plan adds to its time-out.
@@ -42,6 +46,11 @@ func (f *Firmware) schedule() bool {
 		}
 		f.start(q)
 	}
+	if f.cfg.ComputePreempt && len(f.running) == f.cfg.Width && !f.halt.active {
+		if q := f.pick(); q != nil {
+			worked = f.preempt(q) || worked
+		}
+	}
 	return worked && f.power.on
 }
 
@@ -51,7 +60,7 @@ func (f *Firmware) pick() *workQueue {
 	var best *workQueue
 	bestLevel := 0
 	for _, q := range f.order {
-		if q.state != queueReady {
+		if q.state != queueReady && q.state != queueStored {
 			continue
 		}
 		level := int(q.level)
@@ -68,24 +77,38 @@ func (f *Firmware) pick() *workQueue {
 // start fetches the command at the head of a queue and runs its sequence up to
 // where it waits for the pipe.
 func (f *Firmware) start(q *workQueue) {
+	if q.state == queueStored {
+		f.restore(q)
+		return
+	}
 	item, err := f.load64(q.info.Ring + abi.VA(q.read*abi.QueueItemSize))
 	if err != nil {
 		f.stopBad(q, err)
 		return
 	}
-	c := &command{q: q, va: abi.VA(item), watchAt: never, sampleAt: never}
+	c := &command{q: q, va: abi.VA(item), watchAt: never, sampleAt: never, storeBy: never}
 	if err := f.readCommand(c); err != nil {
 		f.stopBad(q, err)
 		return
 	}
 	q.fetch()
 	q.current = c
-	f.setState(q, queueRunning)
 	f.counters.Started++
-	f.running = append(f.running, c)
 	f.say("CMD", "uuid=%d slot=%d value=%#x starts in vm %d", q.info.UUID, q.slot, c.rc.Meta.Value, c.rc.VMSlot)
+	f.onPipe(c)
+}
+
+// onPipe executes a command from where its sequence stands.
+func (f *Firmware) onPipe(c *command) {
+	f.running = append(f.running, c)
+	f.setState(c.q, queueRunning)
 	c.watchAt = f.cfg.Clock.Now() + f.watchdog()
 	f.sequence(c)
+}
+
+// offPipe takes a command off the pipe.
+func (f *Firmware) offPipe(c *command) {
+	f.running = slices.DeleteFunc(f.running, func(x *command) bool { return x == c })
 }
 
 // readCommand reads a RunCompute and its microsequence.
@@ -143,7 +166,7 @@ func (f *Firmware) watch() bool {
 		if now >= c.watchAt && f.cfg.WatchdogByProgress && c.run.moved() {
 			c.watchAt = now + f.watchdog()
 		}
-		if now >= c.watchAt {
+		if now >= min(c.watchAt, c.storeBy) {
 			f.timeout(c)
 			return true
 		}

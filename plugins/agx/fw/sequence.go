@@ -2,7 +2,6 @@ package fw
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
 )
@@ -166,7 +165,7 @@ func (f *Firmware) retire(c *command) {
 	}
 	q.finish()
 	q.current = nil
-	f.running = slices.DeleteFunc(f.running, func(x *command) bool { return x == c })
+	f.offPipe(c)
 	f.counters.Retired++
 	f.say("CMD", "uuid=%d slot=%d value=%#x is retired", q.info.UUID, q.slot, c.rc.Meta.Value)
 	if q.last != nil {
@@ -188,7 +187,7 @@ func (f *Firmware) touchCommand(c *command) {
 // stopCommand ends a command with a channel error; RecoverChannel retires it.
 func (f *Firmware) stopCommand(c *command, kind abi.ChannelErrorType) {
 	f.leave(c)
-	f.running = slices.DeleteFunc(f.running, func(x *command) bool { return x == c })
+	f.offPipe(c)
 	f.channelError(c.q, kind, c.rc.Meta.Value)
 }
 
