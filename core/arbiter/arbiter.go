@@ -41,10 +41,11 @@ type Config struct {
 	// MinRun is how long after its grant a holder cannot be preempted. At most Quantum.
 	MinRun time.Duration
 	// MovesMax bounds the preemptions of one Pick; 0 means all slots. Filling a
-	// free or idle slot is no preemption.
+	// free or idle slot is no preemption. Holders of a shared address space go together, also beyond it.
 	MovesMax int
 	// Spaces is how many address spaces the device has for slots: so many
-	// entities at once hold a slot, idle holders included. 0 means as many as slots.
+	// entities at once hold a slot, idle holders included, and those that share one (Share)
+	// count as one. 0 means as many as slots.
 	Spaces int
 	// Fits says whether an entity may hold a slot; nil means any may hold any.
 	// It is asked during Pick only, must be pure for its duration, and must not
@@ -63,6 +64,8 @@ type Arbiter struct {
 	seats []*entity
 	// floor is the least virtual time of the runnable, as of the last call that needed it.
 	floor vtime
+	// sharing counts the entities that share an address space.
+	sharing int
 	// quiet says that nobody has waited since the last Pick.
 	quiet bool
 	// seq numbers entries into lines and into idleness.
@@ -93,6 +96,8 @@ type entity struct {
 	used  time.Duration
 	// cost is what moving it costs, smoothed.
 	cost time.Duration
+	// space is the address space that it shares, 0 for its own.
+	space uint64
 }
 
 // New returns an Arbiter without entities.
@@ -142,6 +147,7 @@ func (a *Arbiter) Leave(id core.EntityID) error {
 	if e.slot != nowhere {
 		a.seats[e.slot] = nil
 	}
+	a.count(e, -1)
 	delete(a.entities, id)
 	return nil
 }

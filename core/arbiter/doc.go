@@ -24,6 +24,9 @@
 //     An entity whose moves are expensive gets longer turns (Moved).
 //   - An idle holder keeps its slot while nobody else wants it.
 //   - No slot stays empty while a runnable entity fits it and an address space is left.
+//   - Who shares an address space needs one between them (Share). When somebody needs it, all
+//     who hold slots in it go together, once each of them would have to; until then nobody behind
+//     who needs it gets a slot, or newcomers would keep the space for ever.
 //
 // # Bounds
 //

@@ -43,7 +43,7 @@ func FuzzCalls(f *testing.F) {
 		for len(in) > 0 {
 			op, id := next(), core.EntityID(next()%100)
 			var err error
-			switch op % 10 {
+			switch op % 11 {
 			case 0:
 				err = a.Join(id, core.Priority([]string{"low", "normal", "high", "", "x"}[next()%5]))
 			case 1:
@@ -63,6 +63,8 @@ func FuzzCalls(f *testing.F) {
 				for range next() % 70 {
 					held = append(held, core.EntityID(next()))
 				}
+			case 9:
+				err = a.Share(id, uint64(next()%3))
 			default:
 				before := append(held[:0:0], held...)
 				held = a.Pick(core.Instant(wide()), held, held)
@@ -113,15 +115,28 @@ func checkPick(t *testing.T, a *Arbiter, held, want []core.EntityID) {
 			free++
 		}
 	}
-	if most := a.config.MovesMax; most > 0 && preempted > most {
+	if most := a.config.MovesMax; most > 0 && preempted > most && a.sharing == 0 {
 		t.Fatalf("%d preempted, at most %d: held %v, want %v", preempted, most, held, want)
 	}
-	if spaces := a.config.Spaces; grown && spaces > 0 && len(seen) > spaces && len(seen) > len(first) {
-		t.Fatalf("%d hold slots with %d address spaces", len(seen), spaces)
+	if spaces, taken := a.config.Spaces, spacesOf(a, seen); grown && spaces > 0 && taken > spaces && taken > spacesOf(a, first) {
+		t.Fatalf("holders of %d address spaces, there are %d", taken, spaces)
 	}
 	if a.config.Fits == nil && a.config.Spaces == 0 && free > 0 && a.Waiting() > 0 {
 		t.Fatalf("%d slots free while %d wait", free, a.Waiting())
 	}
+}
+
+// spacesOf counts the address spaces of entities.
+func spacesOf[T any](a *Arbiter, ids map[core.EntityID]T) int {
+	own, shared := 0, map[uint64]bool{}
+	for id := range ids {
+		if space := a.entities[id].space; space != 0 {
+			shared[space] = true
+		} else {
+			own++
+		}
+	}
+	return own + len(shared)
 }
 
 // checkBounds asserts the bounds on virtual time and that the lines are in order.

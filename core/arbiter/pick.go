@@ -16,6 +16,10 @@ func (a *Arbiter) Pick(now core.Instant, held, want []core.EntityID) []core.Enti
 	a.rejoin()
 	a.preempt()
 	a.rejoin()
+	if a.sharing > 0 { // Who shares with a newcomer may follow it.
+		a.fill()
+		a.rejoin()
+	}
 	a.settle()
 	want = want[:0]
 	for _, e := range a.seats {
@@ -63,8 +67,12 @@ func (a *Arbiter) fill() {
 		if e == nil {
 			return
 		}
+		slot := a.free(e)
+		if slot == nowhere && a.barred(e) {
+			return
+		}
 		a.waiting.remove(e)
-		if slot := a.free(e); slot != nowhere {
+		if slot != nowhere {
 			a.seat(e, slot)
 		} else if !a.setAside(e) {
 			return
@@ -88,10 +96,10 @@ func (a *Arbiter) preempt() {
 		switch {
 		case slot != nowhere:
 			a.waiting.remove(e)
-			a.seats[slot].slot = nowhere
-			a.evicted = append(a.evicted, a.seats[slot])
+			moves -= a.evict(slot, a.roomFor(e))
 			a.seat(e, slot)
-			moves--
+		case barred && a.barred(e):
+			return
 		case !barred:
 			// Nobody behind e in its line has less virtual time than e.
 			closed[e.level] = true
@@ -104,21 +112,41 @@ func (a *Arbiter) preempt() {
 	}
 }
 
+// evict takes a holder off its slot, and all that share its address space unless it may stay taken. It
+// returns how many of them were runnable.
+func (a *Arbiter) evict(slot int, alone bool) int {
+	moved, h := 0, a.seats[slot]
+	for s, o := range a.seats {
+		if s == slot || o != nil && !alone && mates(h, o) {
+			moved += a.take(s)
+		}
+	}
+	return moved
+}
+
+// take empties a slot; a runnable holder goes back in line when the Pick is over.
+func (a *Arbiter) take(slot int) int {
+	h := a.seats[slot]
+	a.vacate(slot)
+	if !h.runnable {
+		return 0
+	}
+	a.evicted = append(a.evicted, h)
+	return 1
+}
+
 // victim returns the slot of the holder that gives way to e: of those that must,
 // the one with most virtual time. Who got its slot in this Pick is not among them, as
-// it came before e. barred says that one would, but e does not fit its slot.
+// it came before e. barred says that one would, but e does not fit its slot, or others keep
+// the address space that it needs.
 func (a *Arbiter) victim(e *entity) (slot int, barred bool) {
 	slot = nowhere
+	alone := a.sharing == 0 || a.roomFor(e)
 	for s, h := range a.seats {
-		if h == nil || !h.runnable || a.now.Sub(h.since) < a.config.MinRun && !mutated("preempt-in-min-run") {
+		if h == nil || !h.runnable || !a.yields(h, e) {
 			continue
 		}
-		lead, turn := h.v.over(e.v), a.turn(h)
-		spent := h.used >= turn && lead > 0
-		if clearly := lead >= int64(strides[e.level])*int64(turn); !spent && !clearly {
-			continue
-		}
-		if !a.fits(s, e) {
+		if !a.fits(s, e) || !alone && !a.allMates(h, func(o *entity) bool { return !o.runnable || a.yields(o, e) }) {
 			barred = true
 			continue
 		}
@@ -127,6 +155,16 @@ func (a *Arbiter) victim(e *entity) (slot int, barred bool) {
 		}
 	}
 	return slot, barred
+}
+
+// yields reports whether a runnable holder must give way to e.
+func (a *Arbiter) yields(h, e *entity) bool {
+	if a.now.Sub(h.since) < a.config.MinRun && !mutated("preempt-in-min-run") {
+		return false
+	}
+	lead, turn := h.v.over(e.v), a.turn(h)
+	spent := h.used >= turn && lead > 0
+	return spent || lead >= int64(strides[e.level])*int64(turn)
 }
 
 // rejoin puts back in line who was set aside.
@@ -156,31 +194,25 @@ func (a *Arbiter) settle() {
 	a.advance()
 }
 
-// room says whether a slot is free for anybody: empty with an address space left, or idle.
+// room says whether a slot may be free for somebody: empty with an address space left or shared, or idle.
 func (a *Arbiter) room() bool {
-	empty, holders := false, 0
+	empty := false
 	for _, e := range a.seats {
 		switch {
 		case e == nil:
 			empty = true
 		case !e.runnable:
 			return true
-		default:
-			holders++
 		}
 	}
-	return empty && a.spare(holders)
-}
-
-func (a *Arbiter) spare(holders int) bool {
-	return a.config.Spaces == 0 || holders < a.config.Spaces
+	return empty && (a.sharing > 0 || a.spare())
 }
 
 // free returns the slot e should have: an empty one while there is an address space
 // for it, else that of whoever has been idle longest, who may also have to
-// go only for its address space.
+// go only for its address space, with all that share it.
 func (a *Arbiter) free(e *entity) int {
-	empty, idle, oldest, holders := nowhere, nowhere, nowhere, 0
+	empty, idle, oldest, alone := nowhere, nowhere, nowhere, a.roomFor(e)
 	for s, h := range a.seats {
 		if h == nil {
 			if empty == nowhere && a.fits(s, e) {
@@ -188,8 +220,7 @@ func (a *Arbiter) free(e *entity) int {
 			}
 			continue
 		}
-		holders++
-		if h.runnable {
+		if h.runnable || !alone && !a.allMates(h, func(o *entity) bool { return !o.runnable }) {
 			continue
 		}
 		if oldest == nowhere || h.seq < a.seats[oldest].seq {
@@ -200,19 +231,19 @@ func (a *Arbiter) free(e *entity) int {
 		}
 	}
 	switch {
-	case empty != nowhere && a.spare(holders):
+	case empty != nowhere && alone:
 		return empty
 	case idle != nowhere:
-		a.vacate(idle)
+		a.evict(idle, alone)
 		return idle
 	case empty != nowhere && oldest != nowhere:
-		a.vacate(oldest)
+		a.evict(oldest, alone)
 		return empty
 	}
 	return nowhere
 }
 
-// vacate takes an idle holder off its slot.
+// vacate takes a holder off its slot.
 func (a *Arbiter) vacate(slot int) {
 	a.seats[slot].slot = nowhere
 	a.seats[slot] = nil

@@ -279,6 +279,81 @@ func TestSpaces(t *testing.T) {
 	wantPick(t, a, 2, ids(1, 2, 0), ids(1, 0, 3))
 }
 
+// TestShare: entities of one address space need one between them, and give it up together.
+func TestShare(t *testing.T) {
+	shared := func(spaces, n, count int) *Arbiter {
+		a := awake(t, Config{Quantum: 100, Spaces: spaces}, n)
+		for id := range count {
+			if err := a.Share(core.EntityID(1+id), 7); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return a
+	}
+	charge := func(a *Arbiter, list ...core.EntityID) {
+		for _, id := range list {
+			if err := a.Charge(id, 100); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	wantPick(t, shared(1, 3, 3), 1, ids(0, 0, 0, 0), ids(1, 2, 3, 0))
+	wantPick(t, shared(2, 4, 2), 1, ids(0, 0, 0, 0), ids(1, 2, 3, 0))
+
+	// Entity 3 needs the one space: it waits for both turns, and nobody gets in before it.
+	a := shared(1, 4, 2)
+	if err := a.Share(4, 7); err != nil {
+		t.Fatal(err)
+	}
+	wantPick(t, a, 1, ids(0, 0), ids(1, 2))
+	charge(a, 1)
+	wantPick(t, a, 2, ids(1, 2), ids(1, 2))
+	charge(a, 2)
+	wantPick(t, a, 3, ids(1, 2), ids(0, 3))
+	charge(a, 3)
+	wantPick(t, a, 4, ids(0, 3), ids(1, 4))
+
+	// Idle ones of a space go together.
+	a = shared(1, 3, 2)
+	wantPick(t, a, 1, ids(0, 0), ids(1, 2))
+	if err := a.Idle(1); err != nil {
+		t.Fatal(err)
+	}
+	wantPick(t, a, 2, ids(1, 2), ids(1, 2))
+	if err := a.Idle(2); err != nil {
+		t.Fatal(err)
+	}
+	wantPick(t, a, 3, ids(1, 2), ids(3, 0))
+}
+
+// TestShareIsFair: whoever is alone in an address space comes on beside many that share one.
+func TestShareIsFair(t *testing.T) {
+	const many = 20
+	a := awake(t, Config{Quantum: 100, Spaces: 1}, many+1)
+	for id := range core.EntityID(many) {
+		if err := a.Share(1+id, 7); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held, turns := make([]core.EntityID, 8), map[core.EntityID]int{}
+	for tick := range 2000 {
+		held = a.Pick(core.Instant(1+tick), held, nil)
+		for _, id := range held {
+			if id != 0 {
+				turns[id]++
+				if err := a.Charge(id, 100); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	for id := range core.EntityID(many + 1) {
+		if n := turns[1+id]; n < 100 {
+			t.Errorf("entity %d had %d turns: %v", 1+id, n, turns)
+		}
+	}
+}
+
 // TestAsideMax: hundreds of entities that fit nothing do not keep the ones behind
 // them away for ever, and those that fit another slot keep their place.
 func TestAsideMax(t *testing.T) {

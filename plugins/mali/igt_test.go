@@ -85,8 +85,8 @@ var void = [][2]string{
 	{"heap: create_validation, create_destroy", "no tiler"},
 }
 
-// TestIGT runs every scenario on a G610, and once more with streams, and driver and firmware, in a random order. It has an address
-// space for each slot: groups that share one count as if they did not (see the page).
+// TestIGT runs every scenario on a G610, and once more with streams, and driver and firmware, in a random order. All groups share
+// one of its seven address spaces.
 func TestIGT(t *testing.T) {
 	for _, s := range igts {
 		t.Run(s.name, func(t *testing.T) {
@@ -95,7 +95,7 @@ func TestIGT(t *testing.T) {
 				if seed != 0 {
 					mixed = &order{random: rand.New(rand.NewPCG(seed, 0))}
 				}
-				w := testWorld(t, setup{order: mixed, firmware: func(c *fw.Config) { c.Seed, c.AddressSpaces = seed, 0x1FF }})
+				w := testWorld(t, setup{order: mixed, firmware: func(c *fw.Config) { c.Seed = seed }})
 				b := &bench{world: w, t: t}
 				var err error
 				b.vm, err = w.driver.NewVM(core.BufferSpec{Name: "streams", Size: 1 << 20}, core.BufferSpec{Name: "words", Size: 64 << 10})
@@ -354,6 +354,45 @@ func multiQueue(b *bench) {
 		if b.look(i) != 100 {
 			b.t.Errorf("queue %d counted %d", i, b.look(i))
 		}
+	}
+}
+
+// TestSharedSpaces: with one address space, groups that share it are on slots together, and those of
+// another one take turns with them; all come to their end.
+func TestSharedSpaces(t *testing.T) {
+	w := testWorld(t, setup{firmware: func(c *fw.Config) { c.AddressSpaces = 0b11 }})
+	var all []*fence
+	var benches []*bench
+	for range 2 {
+		b := &bench{world: w, t: t}
+		var err error
+		b.vm, err = w.driver.NewVM(core.BufferSpec{Name: "streams", Size: 1 << 20}, core.BufferSpec{Name: "words", Size: 64 << 10})
+		w.ok(err)
+		for i := range uint64(6) {
+			all = append(all, b.submit(b.group(1), 0, b.counting(i, 20_000)...))
+		}
+		benches = append(benches, b)
+	}
+	w.run(5 * time.Millisecond)
+	on := 0
+	for _, g := range w.driver.Groups() {
+		if g.Slot >= 0 {
+			on++
+		}
+	}
+	if on != 6 {
+		t.Errorf("%d groups are on slots, want all six of an address space: %+v", on, w.driver.Groups())
+	}
+	benches[0].finish(all...)
+	for _, b := range benches {
+		for i := range uint64(6) {
+			if v := b.look(i); v != 20_000 {
+				t.Errorf("counted %d", v)
+			}
+		}
+	}
+	if w.driver.Resets() != 0 {
+		t.Errorf("%d resets", w.driver.Resets())
 	}
 }
 

@@ -96,10 +96,12 @@ func (o *Group) make(d *Driver, spec GroupSpec) error {
 	}
 	// Every group has its own window of the address space for its rings.
 	if o.vm.space == nil {
-		o.vm.space = &space{}
+		d.spaces.shared++
+		o.vm.space = &space{key: d.spaces.shared}
 	}
 	g.space = o.vm.space
 	g.space.groups++
+	d.check(d.arbiter.Share(g.key, g.space.key))
 	return o.layOut(sizes)
 }
 

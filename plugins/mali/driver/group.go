@@ -159,7 +159,7 @@ func (g *group) refresh() {
 	switch {
 	case g.slot != nil:
 		d.tickLater()
-	case !d.tick.running && d.roomy():
+	case !d.tick.running && d.roomy(g):
 		d.tickNow()
 	default:
 		d.tickLater()

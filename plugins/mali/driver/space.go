@@ -13,6 +13,8 @@ import (
 // slots (AS) of the MMU while a group of it is resident, and keeps it until another needs it.
 type space struct {
 	table uint64
+	// key is how the arbiter knows one that groups share; 0 when it is that of one entity.
+	key uint64
 	// as is its slot, 0 for none: 0 is the MCU's.
 	as uint32
 	// window holds the rings of the groups of a VM, used counts its bytes.
@@ -31,6 +33,8 @@ type spaces struct {
 	present uint32
 	owners  [abi.ASMax]*space
 	count   uint64
+	// shared counts those that groups share.
+	shared uint64
 }
 
 // activate gives the space an AS for one more resident; enable says that the

@@ -40,9 +40,9 @@ func (d *Driver) tickLater() {
 	})
 }
 
-// roomy reports whether somebody could have a slot without taking it from who uses it.
-func (d *Driver) roomy() bool {
-	holders := 0
+// roomy reports whether g, or with nil somebody, could have a slot without taking it, or an address space, from who uses it.
+func (d *Driver) roomy(g *group) bool {
+	holders, used := 0, map[*space]bool{}
 	for _, s := range d.slots {
 		if s.group == nil {
 			continue
@@ -51,8 +51,9 @@ func (d *Driver) roomy() bool {
 			return true
 		}
 		holders++
+		used[s.group.space] = true
 	}
-	return holders < min(len(d.slots), max(d.spaceBudget(), 1))
+	return holders < len(d.slots) && (len(used) < max(d.spaceBudget(), 1) || g != nil && used[g.space])
 }
 
 // runTick begins a tick if one is wanted and can be; it also wakes the device for it.
@@ -342,7 +343,7 @@ func (d *Driver) endTick() {
 		}
 	}
 	switch {
-	case d.wanting > competing && d.tick.moves > 0 && d.roomy():
+	case d.wanting > competing && d.tick.moves > 0 && d.roomy(nil):
 		d.tickNow() // Somebody woke up meanwhile.
 	case d.wanting > competing || competing > 1:
 		d.tickLater()
