@@ -62,6 +62,8 @@ const (
 	rescuesMax  = 100
 	startsMax   = 20
 	pumpsMax    = 200_000
+	// settleTime is longer than any injected freeze and the bound that notices it.
+	settleTime = 10 * time.Second
 )
 
 // Run does all of it and returns a digest of everything that happened.
@@ -85,6 +87,9 @@ func (d *Daemon) Run() [32]byte {
 		d.mend()
 	}
 	d.Faults.Disarm()
+	// What was injected last shows before everything has to go well.
+	d.World.Run(settleTime)
+	d.mend()
 	d.finish()
 	d.Sum.Faults += int(d.Faults.Fired())
 	d.leave()
