@@ -53,6 +53,9 @@ func (l *law) observe() {
 	if c.Violations > 0 || c.Misuses > 0 {
 		w.Broken("the host broke the rules of the firmware: %d misuses, %d violations", c.Misuses, c.Violations)
 	}
+	if c.Preempted > 0 {
+		w.Broken("a command was preempted, which the driver forbids")
+	}
 	queues := w.driver.Queues()
 	l.bindings(queues)
 	l.bar(queues)

@@ -61,7 +61,7 @@ func runSeed(s rig.Seeded, sum *rig.Tally) [32]byte {
 	if err != nil {
 		s.Fatal(err)
 	}
-	width, drop, progress := 1+random.IntN(2), random.IntN(2) == 0, random.IntN(2) == 0
+	width, drop, progress, preempt := 1+random.IntN(2), random.IntN(2) == 0, random.IntN(2) == 0, random.IntN(2) == 0
 	slots, depth := uint32(2+random.IntN(4)), uint32(1+random.IntN(6))
 	slice := []time.Duration{10 * time.Millisecond, 50 * time.Millisecond}[random.IntN(2)]
 	version := abi.Versions()[random.IntN(2)]
@@ -72,7 +72,7 @@ func runSeed(s rig.Seeded, sum *rig.Tally) [32]byte {
 			var err error
 			w, err = setup{arena: 64 << 20, faults: faults, clock: clock,
 				firmware: func(c *fw.Config) {
-					c.Version, c.Width, c.EventDrop, c.WatchdogByProgress = version, width, drop, progress
+					c.Version, c.Width, c.EventDrop, c.WatchdogByProgress, c.ComputePreempt = version, width, drop, progress, preempt
 				},
 				driver: func(c *driver.Config) {
 					c.Credits, c.EventSlots, c.VMSlots, c.Depth, c.Slice, c.GarbageObjects = 8, slots, slots-1, depth, slice, 40

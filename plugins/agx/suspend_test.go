@@ -8,6 +8,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/agx/driver"
+	"github.com/gpuwm/gpuwm/plugins/agx/fw"
 	"github.com/gpuwm/gpuwm/plugins/rig"
 )
 
@@ -78,9 +79,9 @@ func TestSlicesFollowTheTarget(t *testing.T) {
 	}
 }
 
-// TestSuspendOfTheWeak: a strict level starves nobody who is to leave.
+// TestSuspendOfTheWeak: a strict level starves nobody who is to leave, and no command is preempted by a firmware that could.
 func TestSuspendOfTheWeak(t *testing.T) {
-	w := testWorld(t, setup{})
+	w := testWorld(t, setup{firmware: func(c *fw.Config) { c.ComputePreempt = true }})
 	w.Light = true
 	w.Priority = core.PriorityLow
 	low := w.Create("low", nil)
@@ -105,6 +106,9 @@ func TestSuspendOfTheWeak(t *testing.T) {
 	w.Run(time.Second)
 	if got := low.Progress()[0].Done; got > 1200 {
 		t.Errorf("the weak one ran beside the strong one: %d", got)
+	}
+	if c := w.firmware.Counters(); c.Preempted > 0 {
+		t.Errorf("%d commands were preempted", c.Preempted)
 	}
 }
 
