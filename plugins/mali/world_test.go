@@ -11,12 +11,12 @@ import (
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
-	"github.com/gpuwm/gpuwm/plugins/board"
 	testengine "github.com/gpuwm/gpuwm/plugins/engine/test"
 	"github.com/gpuwm/gpuwm/plugins/hw"
 	"github.com/gpuwm/gpuwm/plugins/mali/abi"
 	"github.com/gpuwm/gpuwm/plugins/mali/driver"
 	"github.com/gpuwm/gpuwm/plugins/mali/fw"
+	"github.com/gpuwm/gpuwm/plugins/rig"
 	"github.com/gpuwm/gpuwm/sdk"
 	"github.com/hashicorp/go-hclog"
 )
@@ -35,7 +35,7 @@ type world struct {
 	t        fatal
 	clock    *hw.VirtualClock
 	arena    *hw.Arena
-	engine   *testengine.Engine
+	engine   *rig.Engine
 	firmware *fw.Firmware
 	driver   *driver.Driver
 	faults   *hw.Faults
@@ -48,6 +48,8 @@ type world struct {
 	order    *order
 	entities core.EntityID
 	lives    []*life
+	// sizes are the workgroups of each job.
+	sizes    map[core.JobID]uint64
 	priority core.Priority
 	// log holds every report in order, as text.
 	log []string
@@ -74,7 +76,7 @@ type setup struct {
 // make assembles a world; an error is the driver's that did not start.
 func (s setup) make(t fatal) (*world, error) {
 	t.Helper()
-	w := &world{t: t, clock: s.clock, faults: s.faults, order: s.order, trace: hw.NewTrace(1 << 13)}
+	w := &world{t: t, clock: s.clock, faults: s.faults, order: s.order, trace: hw.NewTrace(1 << 13), sizes: map[core.JobID]uint64{}}
 	if w.clock == nil {
 		w.clock = hw.NewVirtualClock()
 	}
@@ -95,7 +97,7 @@ func (s setup) make(t fatal) (*world, error) {
 	registers, err := hw.NewRegisters(w.arena, abi.RegWindows[:]...)
 	w.ok(err)
 	ports := hw.Ports{Registers: registers, Doorbell: s.order.line(w), Interrupt: hw.NewLine()}
-	w.engine = testengine.New(testengine.Config{Clock: board.Clock{Clock: w.clock}})
+	w.engine = rig.NewEngine(w.clock)
 	firmware := fw.Config{Arena: w.arena, Ports: ports, Engine: w.engine, Clock: w.clock, Trace: w.trace, Faults: w.faults}
 	if s.firmware != nil {
 		s.firmware(&firmware)
@@ -133,6 +135,7 @@ func testWorld(t *testing.T, s setup) *world {
 
 // end gives the memory back.
 func (w *world) end() {
+	w.engine.Kill()
 	w.driver.Close(background)
 	if err := w.firmware.PowerOff(); err != nil && !errors.Is(err, hw.ErrRunning) {
 		w.t.Fatal(err)
@@ -284,11 +287,27 @@ func (l *life) Run(ctx context.Context, j sdk.Job) error {
 	return err
 }
 
-// Destroy notes that no report may follow.
+// Suspend checks that nothing of the entity is on the engine when it returns.
+func (l *life) Suspend(ctx context.Context) error {
+	err := l.entity.Suspend(ctx)
+	l.offEngine(err, "suspended")
+	return err
+}
+
+// Destroy notes that no report may follow, and checks the same.
 func (l *life) Destroy(ctx context.Context) error {
 	err := l.entity.Destroy(ctx)
 	l.destroyed = l.destroyed || err == nil
+	l.offEngine(err, "gone")
 	return err
+}
+
+func (l *life) offEngine(err error, how string) {
+	for _, id := range l.given {
+		if err == nil && l.w.engine.Running[id] != 0 {
+			l.w.law.broken("%s is %s, and job %d is on the engine", l.name, how, id)
+		}
+	}
 }
 
 const bufferSize = 300 << 10 // More than one chunk, and no multiple of it.
@@ -328,6 +347,7 @@ func (w *world) tryCreate(name string, image core.ImageSource) (*life, error) {
 // job makes a job of count workgroups that runs the script.
 func (w *world) job(id core.JobID, count uint32, script string) sdk.Job {
 	w.t.Helper()
+	w.sizes[id] = max(w.sizes[id], uint64(count))
 	code := []byte(script)
 	k := core.Kernel{Digest: core.DigestOf(code), Format: testengine.Format, Code: code}
 	w.ok(w.driver.LoadKernel(background, k))
@@ -407,7 +427,7 @@ func (l *law) broken(format string, args ...any) {
 	l.w.t.Fatalf("%s\nreports %q\ntrace:\n%s", text, l.w.log[max(0, len(l.w.log)-20):], strings.Join(tail, "\n"))
 }
 
-// observe checks what must hold at any time: who is resident has a priority of its own,
+// observe checks what must hold at any time: no workgroup runs twice in an epoch, who is resident has a priority of its own,
 // rings are within bounds and only rise, seqnos are not counted before they are
 // handed out, and the firmware saw no mistake of the driver.
 func (l *law) observe() {
@@ -418,6 +438,11 @@ func (l *law) observe() {
 		for _, line := range l.w.trace.Since(l.seen, 1<<13) {
 			l.seen = line.Seq
 			fmt.Fprintln(l.hash, line)
+		}
+	}
+	for turn, count := range l.w.engine.Executed {
+		if most, known := l.w.sizes[turn.Job]; known && count > most {
+			l.broken("job %d ran %d workgroups of %d in epoch %d: some twice", turn.Job, count, most, turn.Epoch)
 		}
 	}
 	slots, priorities := map[int]bool{}, map[int]bool{}
