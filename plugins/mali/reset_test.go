@@ -50,3 +50,18 @@ func TestMemoryInReset(t *testing.T) {
 		})
 	}
 }
+
+// TestSilentFirmware: who does not answer a PING either is not waited for once more, so that a suspend is over
+// within the bound that the settings have for it.
+func TestSilentFirmware(t *testing.T) {
+	w := testWorld(t, setup{plan: "csg-ack/STATUS_UPDATE freeze"})
+	a := w.create("a", nil)
+	w.ok(a.Run(background, w.job(1, 300, "workgroup=1ms")))
+	w.run(20 * time.Millisecond)
+	begun := w.clock.Now()
+	_ = a.Suspend(background)
+	const most = 350 * time.Millisecond // Three waits of 100 ms: for the tick, for SUSPEND, and for PING.
+	if took := w.clock.Now() - begun; len(a.lost) != 1 || a.lost[0].guilty || took > most {
+		t.Errorf("lost %+v after %s", a.lost, took)
+	}
+}

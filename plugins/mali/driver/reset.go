@@ -178,11 +178,11 @@ func (d *Driver) suspendAll(done func()) {
 			d.askState(s, abi.GroupTerminate, sendTerminate)
 		}
 	}
-	judge := func(late []*slot, lives bool) {
+	judge := func(late []*slot, lives bool, bound time.Duration) {
 		for _, s := range late {
 			d.escalate(s, lives)
 		}
-		d.submit(d.config.Timeouts.Leave, func(late []*slot) {
+		d.submit(bound, func(late []*slot) {
 			for _, s := range late {
 				d.log.Warn("group not terminated", "entity", s.group.key, "slot", s.index)
 				s.asked = 0
@@ -204,14 +204,18 @@ func (d *Driver) suspendAll(done func()) {
 			}
 		}
 		if !again && !stays {
-			judge(late, false)
+			judge(late, false, d.config.Timeouts.Leave)
 			return
 		}
 		// Who stays is to blame only if the firmware lives, after all that time.
 		d.toggleGlobal(abi.GlobalPing)
 		answered := func() bool { return d.globalPending(abi.GlobalPing) == 0 }
 		last := func() {
-			judge(slices.DeleteFunc(slices.Clone(d.slots), func(s *slot) bool { return s.asked == 0 }), answered())
+			lives, bound := answered(), d.config.Timeouts.Leave
+			if !lives {
+				bound = 0 // It was waited for often enough.
+			}
+			judge(slices.DeleteFunc(slices.Clone(d.slots), func(s *slot) bool { return s.asked == 0 }), lives, bound)
 		}
 		if again {
 			d.submit(bound, func([]*slot) { last() })
