@@ -44,6 +44,7 @@ func randomRun(t *testing.T, seed uint64, rules int) []string {
 	for i := range uint32(5) {
 		queues = append(queues, h.queue(random.Uint32N(abi.Levels), i, 1+random.Uint32N(3)))
 	}
+	asked := map[uint32]bool{} // By RecoverChannel, which a halt leaves in its ring.
 	for range 60 {
 		if h.fw.Dead() {
 			break
@@ -64,7 +65,9 @@ func randomRun(t *testing.T, seed uint64, rules int) []string {
 			}
 		case 4:
 			for _, s := range h.fw.Queues() {
-				if i := slices.IndexFunc(queues, func(q *queue) bool { return q.uuid == s.UUID }); s.State == "stopped" && h.in.Len() == 0 {
+				asked[s.UUID] = asked[s.UUID] && s.State == "stopped"
+				if i := slices.IndexFunc(queues, func(q *queue) bool { return q.uuid == s.UUID }); s.State == "stopped" && h.in.Len() == 0 && !asked[s.UUID] {
+					asked[s.UUID] = true
 					h.do(&abi.RecoverChannel{Pipe: uint32(abi.PipeCompute), Queue: queues[i].info, Value: h.stamp(s.Slot) + abi.StampStep})
 				}
 			}
