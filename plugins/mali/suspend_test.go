@@ -1,6 +1,7 @@
 package mali
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"testing"
@@ -81,25 +82,56 @@ func TestStaleImages(t *testing.T) {
 	w.ok(err)
 	saved := w.copied(image)
 	w.ok(first.Destroy(background))
+	l := evicted(w)
+	w.ok(l.Destroy(background))
+	again := w.create("again", saved)
+	job := w.job(7, 60, "workgroup=1ms")
+	job.First, job.Epoch = saved.Header().Jobs[0].Cursor, 2
+	w.ok(again.Run(background, job))
+	w.until("the end", func() bool { return again.ended[7] != "" || len(again.lost) > 0 })
+	if u := again.usage[7]; again.ended[7] != "completed" || u.Executed != 60-job.First {
+		t.Fatalf("%s after a cut at %d: %+v, lost %+v", again.ended[7], job.First, u, again.lost)
+	}
+	w.check(again, 60)
+}
+
+// evicted starts more entities than there are slots, and returns one that was suspended for the others.
+func evicted(w *world) *life {
+	w.t.Helper()
+	before := len(w.lives)
 	for i := range core.JobID(6) {
 		l := w.create(fmt.Sprint("other", i), nil)
 		w.ok(l.Run(background, w.job(10+i, 1<<20, "workgroup=1ms")))
 	}
 	w.run(200 * time.Millisecond)
 	for i, g := range w.driver.Groups() {
-		if l := w.lives[1+i]; g.State == "suspended" {
-			w.ok(l.Destroy(background))
-			again := w.create("again", saved)
-			job := w.job(7, 60, "workgroup=1ms")
-			job.First, job.Epoch = saved.Header().Jobs[0].Cursor, 2
-			w.ok(again.Run(background, job))
-			w.until("the end", func() bool { return again.ended[7] != "" || len(again.lost) > 0 })
-			if u := again.usage[7]; again.ended[7] != "completed" || u.Executed != 60-job.First {
-				t.Fatalf("%s after a cut at %d: %+v, lost %+v", again.ended[7], job.First, u, again.lost)
-			}
-			w.check(again, 60)
-			return
+		if g.State == "suspended" {
+			return w.lives[before+i]
 		}
 	}
-	t.Fatalf("nobody was suspended: %+v", w.driver.Groups())
+	w.t.Fatalf("nobody was suspended: %+v", w.driver.Groups())
+	return nil
+}
+
+// TestStaleImagesInReset: who waits for a flush to be freed is freed by what empties the cache in its place.
+func TestStaleImagesInReset(t *testing.T) {
+	few := func(c *fw.Config) { c.DirtyL2, c.Groups = true, 3 }
+	t.Run("reset", func(t *testing.T) {
+		w := testWorld(t, setup{plan: "command/flush stuck", firmware: few})
+		w.ok(evicted(w).Destroy(background))
+		if len(w.driver.Groups()) != 5 || w.driver.Resets() != 1 {
+			t.Errorf("%d groups, %d resets", len(w.driver.Groups()), w.driver.Resets())
+		}
+	})
+	t.Run("sleep", func(t *testing.T) {
+		w := testWorld(t, setup{firmware: few})
+		l := evicted(w)
+		now, cancel := context.WithCancel(background)
+		cancel()
+		_ = w.driver.Sleep(now) // It goes on, and nobody waits for it.
+		w.ok(l.Destroy(background))
+		if off, _, _ := w.driver.Power(); len(w.driver.Groups()) != 5 || off != 1 {
+			t.Errorf("%d groups, powered off %d times", len(w.driver.Groups()), off)
+		}
+	})
 }
