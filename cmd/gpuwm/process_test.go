@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // patience bounds every wait for a process under test. It only ends tests that
@@ -33,9 +36,33 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	buildDir = dir
+	pin()
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)
+}
+
+// coresMax is for how many cores the jobs of these tests have work: with more they
+// would be over before what is to happen in their middle.
+const coresMax = 2
+
+// pin leaves this process, and those that it starts, that many of the cores that it may use.
+func pin() {
+	var may, own unix.CPUSet
+	if unix.SchedGetaffinity(0, &may) != nil {
+		return
+	}
+	for core := 0; own.Count() < coresMax && core < len(may)*bits.UintSize; core++ {
+		if may.IsSet(core) {
+			own.Set(core)
+		}
+	}
+	threads, _ := os.ReadDir("/proc/self/task")
+	for _, thread := range threads {
+		if id, err := strconv.Atoi(thread.Name()); err == nil {
+			_ = unix.SchedSetaffinity(id, &own) // it may have ended just now
+		}
+	}
 }
 
 // The executables under test, built when first needed.
@@ -67,10 +94,30 @@ func binary(t testing.TB, build func() (string, error)) string {
 	return path
 }
 
+// output is what a process has printed so far.
+type output struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+// Write implements io.Writer.
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text = append(o.text, b...)
+	return len(b), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.text)
+}
+
 // process is one gpuwm under test.
 type process struct {
 	cmd    *exec.Cmd
-	stdout bytes.Buffer
+	stdout output
 	// done is closed when the process has ended and its output is complete.
 	done chan struct{}
 	mu   struct {

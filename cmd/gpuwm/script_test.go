@@ -36,6 +36,7 @@ var kernels = []string{
 //	hold-plugin NAME DIR POINT ARG...   the same for the plugin that works for a data directory
 //	go-on DIR                  SIGCONT to the plugins of a data directory
 //	await NAME REGEXP          wait until a line of its standard error matches, from the last match on
+//	printed NAME REGEXP        wait until its standard output matches
 //	signal NAME SIGNAL...      INT, TERM, HUP, KILL or CONT
 //	insist NAME SIGNAL         send a signal again and again until the end
 //	end NAME CODE              wait for its end; CODE may be `killed`; stdout and stderr are then its own
@@ -73,7 +74,7 @@ func TestScripts(t *testing.T) {
 			return linkKernels(env.WorkDir)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"gpuwm": cmdGpuwm, "start": cmdStart, "hold": cmdHold, "held": cmdHeld, "hold-plugin": cmdHoldPlugin, "go-on": cmdGoOn, "await": cmdAwait, "signal": cmdSignal, "insist": cmdInsist, "end": cmdEnd, "job": cmdJob,
+			"gpuwm": cmdGpuwm, "start": cmdStart, "hold": cmdHold, "held": cmdHeld, "hold-plugin": cmdHoldPlugin, "go-on": cmdGoOn, "await": cmdAwait, "printed": cmdPrinted, "signal": cmdSignal, "insist": cmdInsist, "end": cmdEnd, "job": cmdJob,
 			"plugins": cmdPlugins, "plugin-pid": cmdPluginPID, "kill-plugins": cmdKillPlugins, "same": cmdSame, "u64": cmdU64,
 			"count": cmdCount, "turns": cmdTurns,
 		},
@@ -183,7 +184,7 @@ func launch(ts *testscript.TestScript, name, points string, args []string) *proc
 func finish(ts *testscript.TestScript, p *process, want string) {
 	code, err := p.end()
 	ts.Check(err)
-	_, _ = ts.Stdout().Write(p.stdout.Bytes())
+	_, _ = ts.Stdout().Write([]byte(p.stdout.String()))
 	_, _ = ts.Stderr().Write([]byte(p.stderr()))
 	got := strconv.Itoa(code)
 	if code < 0 {
@@ -232,6 +233,14 @@ func cmdAwait(ts *testscript.TestScript, neg bool, args []string) {
 	pattern, err := regexp.Compile(args[1])
 	ts.Check(err)
 	ts.Check(of(ts, args[0]).await(pattern))
+}
+
+func cmdPrinted(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 2, "printed NAME REGEXP")
+	pattern, err := regexp.Compile(args[1])
+	ts.Check(err)
+	p := of(ts, args[0])
+	ts.Check(p.until("printed "+args[1], func() bool { return pattern.MatchString(p.stdout.String()) }))
 }
 
 func signalNamed(ts *testscript.TestScript, name string) os.Signal {
