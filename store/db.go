@@ -108,10 +108,10 @@ func Open(dir string, opts Options) (*DB, error) {
 func (db *DB) Images() *Images { return db.images }
 
 // Load returns everything on record. It is called before the first Commit, and
-// again after one that failed; nobody commits meanwhile. Records that cannot be
-// read are left out, and named in Quarantined; the next commit moves them to the
-// quarantine bucket. After a failure Load first proves, by an empty synced
-// transaction, that the disk takes writes again.
+// again after one that failed, also while others load or commit. Records that
+// cannot be read are left out, and named in Quarantined; the next commit moves
+// them to the quarantine bucket. After a failure Load first proves, by an empty
+// synced transaction, that the disk takes writes again.
 func (db *DB) Load() (*core.Snapshot, error) {
 	db.mu.Lock()
 	snapshot, failed := db.mu.read, db.mu.failed
@@ -123,15 +123,13 @@ func (db *DB) Load() (*core.Snapshot, error) {
 		}
 	}
 	if snapshot == nil {
-		if err := db.read(); err != nil {
+		var err error
+		if snapshot, err = db.read(); err != nil {
 			return nil, fmt.Errorf("load records: %w", err)
 		}
 	}
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	if snapshot == nil {
-		snapshot, db.mu.read = db.mu.read, nil
-	}
 	db.mu.failed = nil
 	return snapshot, nil
 }
@@ -195,7 +193,7 @@ func (db *DB) openState(path string, timeout time.Duration) error {
 	db.bolt = file
 	err = guarded(func() error { return migrate(file, path, migrations) })
 	if err == nil {
-		err = db.read()
+		db.mu.read, err = db.read()
 	}
 	if err != nil {
 		_ = guarded(file.Close)
@@ -258,8 +256,8 @@ func copyBuckets(to, from *bolt.Tx) error {
 	})
 }
 
-// read reads all records into mu.read, and what must be set aside into mu.asides.
-func (db *DB) read() error {
+// read returns all records, and notes in mu.asides what must be set aside.
+func (db *DB) read() (*core.Snapshot, error) {
 	var found contents
 	err := guarded(func() error {
 		return db.bolt.View(func(tx *bolt.Tx) (err error) {
@@ -268,13 +266,13 @@ func (db *DB) read() error {
 		})
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	found.snapshot.Quarantined = append(append([]string(nil), db.reports...), found.snapshot.Quarantined...)
 	db.mu.Lock()
 	defer db.mu.Unlock()
-	db.mu.read, db.mu.asides, db.mu.quarantined = found.snapshot, found.asides, found.quarantined
-	return nil
+	db.mu.asides, db.mu.quarantined = found.asides, found.quarantined
+	return found.snapshot, nil
 }
 
 func (db *DB) inQuarantine(id core.EntityID) bool {
