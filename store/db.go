@@ -31,6 +31,8 @@ type Options struct {
 	Timeout time.Duration
 	// Now is the clock, for creation times. Default: time.Now.
 	Now func() time.Time
+	// between is called between the steps of a repair; tests copy the directory.
+	between func()
 }
 
 // DB is the open store of a data directory. Its methods may be called from any
@@ -46,6 +48,8 @@ type DB struct {
 	fault func(step string) error
 	// reports are sentences about what Open had to set aside.
 	reports []string
+	// between is that of Options.
+	between func()
 
 	mu struct {
 		sync.Mutex
@@ -80,14 +84,17 @@ func Open(dir string, opts Options) (*DB, error) {
 	if opts.Timeout <= 0 {
 		opts.Timeout = openTimeout
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if opts.between == nil {
+		opts.between = func() {}
+	}
+	if err := makeDirectory(dir, syncDirectory); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
 	}
 	lock, err := takeLock(dir, opts.Start)
 	if err != nil {
 		return nil, err
 	}
-	db := &DB{dir: dir, now: opts.Now, lock: lock, stopped: make(chan struct{})}
+	db := &DB{dir: dir, now: opts.Now, lock: lock, between: opts.between, stopped: make(chan struct{})}
 	db.mu.wake = sync.NewCond(&db.mu)
 	if err := db.open(opts.Timeout); err != nil {
 		_ = lock.Close()
@@ -164,9 +171,13 @@ func (db *DB) open(timeout time.Duration) error {
 	if !errors.Is(err, core.ErrCorrupt) {
 		return err
 	}
-	n, e := moveAside(path, filepath.Join(db.dir, "images"))
+	db.between()
+	n, e := keepAside(path, filepath.Join(db.dir, "images"), db.between)
 	if e == nil {
 		e = os.RemoveAll(path + suspectSuffix)
+	}
+	if e == nil {
+		e = createFile(path, createState(db.now()))
 	}
 	if e != nil {
 		return e
@@ -179,6 +190,9 @@ func (db *DB) open(timeout time.Duration) error {
 func (db *DB) openState(path string, timeout time.Duration) error {
 	file, err := openFile(path, timeout)
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := db.setLostAside(); err != nil {
+			return err
+		}
 		if err := createFile(path, createState(db.now())); err != nil {
 			return fmt.Errorf("create %s: %w", path, err)
 		}
@@ -202,6 +216,22 @@ func (db *DB) openState(path string, timeout time.Duration) error {
 	return nil
 }
 
+// setLostAside sets images aside whose records are lost: state.db is made before
+// the first of them.
+func (db *DB) setLostAside() error {
+	images := filepath.Join(db.dir, "images")
+	if entries, err := os.ReadDir(images); errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return nil
+	}
+	n, err := moveAside(images)
+	if err != nil {
+		return err
+	}
+	db.reports = append(db.reports, fmt.Sprintf(
+		"state.db was missing; the images beside it are kept in images.damaged-%d, and a new one was begun", n))
+	return nil
+}
+
 // rebuildSuspect copies the records of a file in which a write met damage into a
 // new file, and keeps the old one aside. Such damage may lie where reading never
 // comes, for instance in the list of free pages.
@@ -221,9 +251,12 @@ func (db *DB) rebuildSuspect(file *bolt.DB, path string, timeout time.Duration) 
 		// and the mark has done its work.
 		return nil, errors.Join(fmt.Errorf("rebuild %s: %w", path, err), os.Remove(path+suspectSuffix))
 	}
-	n, err := moveAside(path)
+	db.between()
+	n, err := keepAside(path, "", db.between)
 	if err == nil {
+		db.between()
 		err = replaceFile(rebuilt, path)
+		db.between()
 	}
 	if err == nil {
 		err = os.Remove(path + suspectSuffix)

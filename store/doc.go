@@ -16,7 +16,8 @@
 //	state.db.damaged-<n>   a file that could not be read any more
 //	state.db.suspect       says that a write met damage: the next Open rebuilds state.db
 //	images/                the images that belong to state.db
-//	images.damaged-<n>     the images that belonged to state.db.damaged-<n>
+//	images.damaged-<n>     the images that belonged to state.db.damaged-<n>,
+//	                       or to one that was missing
 //	images/<id>.img        the image file of an entity, id in 16 hexadecimal digits
 //	images/<id>.img.damaged-<n>
 //

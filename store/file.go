@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -171,25 +172,91 @@ func fileOptions(timeout time.Duration) *bolt.Options {
 	return &bolt.Options{Timeout: timeout, PageSize: pageSize, FreelistType: bolt.FreelistMapType}
 }
 
-// moveAside renames the paths that exist to `<path>.damaged-<n>`, with the same
-// n for all, and returns n.
-func moveAside(paths ...string) (int, error) {
+// moveAside renames path to `<path>.damaged-<n>` and returns n.
+func moveAside(path string) (int, error) {
+	n, err := freeNumber(path)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.Rename(path, damagedName(path, n)); err != nil {
+		return 0, fmt.Errorf("set aside: %w", err)
+	}
+	return n, syncDirectory(filepath.Dir(path))
+}
+
+// keepAside gives the file path the further name `<path>.damaged-<n>`, after it
+// has renamed beside, if there is such, to the same n. path stays until it is
+// replaced, so that a crash never leaves its place empty; after one, the same n
+// serves again. between is called between the steps.
+func keepAside(path, beside string, between func()) (int, error) {
+	paths := []string{path}
+	if beside != "" {
+		paths = append(paths, beside)
+	}
+	n, err := freeNumber(paths...)
+	if err != nil {
+		return 0, err
+	}
+	if beside != "" {
+		if err := os.Rename(beside, damagedName(beside, n)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return 0, fmt.Errorf("set aside: %w", err)
+		}
+		between()
+	}
+	err = os.Link(path, damagedName(path, n))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		err = copyFile(path, damagedName(path, n)) // a file system without links
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return 0, fmt.Errorf("keep %s: %w", path, err)
+	}
+	if err := syncDirectory(filepath.Dir(path)); err != nil {
+		return 0, err
+	}
+	between()
+	return n, nil
+}
+
+// copyFile copies a file to a new name, where it appears whole.
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	out, err := os.OpenFile(to+".tmp", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err == nil {
+		err = out.Sync()
+	}
+	if e := out.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(to+".tmp", to)
+	}
+	return err
+}
+
+// freeNumber returns the least n for which no path that exists would take the
+// place of something else.
+func freeNumber(paths ...string) (int, error) {
 	for n := 1; n <= damagedMax; n++ {
 		taken := false
 		for _, p := range paths {
-			_, err := os.Lstat(damagedName(p, n))
-			taken = taken || err == nil
-		}
-		if taken {
-			continue
-		}
-		for _, p := range paths {
-			err := os.Rename(p, damagedName(p, n))
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return 0, fmt.Errorf("set aside: %w", err)
+			there, err := os.Lstat(damagedName(p, n))
+			if err != nil {
+				continue
 			}
+			present, err := os.Lstat(p)
+			taken = taken || err == nil && !os.SameFile(there, present)
 		}
-		return n, syncDirectory(filepath.Dir(paths[0]))
+		if !taken {
+			return n, nil
+		}
 	}
 	return 0, fmt.Errorf("set %s aside: %d damaged copies already", paths[0], damagedMax)
 }
@@ -214,4 +281,27 @@ func syncDirectory(dir string) error {
 		err = e
 	}
 	return err
+}
+
+// makeDirectory makes dir and what is missing above it, and has the entries of
+// all that it made put on disk by sync.
+func makeDirectory(dir string, sync func(string) error) error {
+	var missing []string
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if _, err := os.Stat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		missing = append(missing, d)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range missing {
+		// Not every directory above may be read, or can be synced.
+		err := sync(filepath.Dir(d))
+		if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EINVAL) {
+			return err
+		}
+	}
+	return nil
 }

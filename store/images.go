@@ -63,7 +63,7 @@ type imageFile struct {
 // OpenImages uses dir, which is created when missing, for image files. One
 // process at a time may use it: DB.Open, which calls this, holds the lock.
 func OpenImages(dir string) (*Images, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDirectory(dir, syncDirectory); err != nil {
 		return nil, fmt.Errorf("create image directory: %w", err)
 	}
 	im := &Images{dir: dir, batch: batchSize, spare: func(core.EntityID) bool { return false }}

@@ -59,9 +59,6 @@ func Run(ctx context.Context, request cli.RunRequest) ([]cli.JobView, error) {
 	go r.signals.listen(ctx, signals)
 
 	dir := request.Settings.DataDir
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make data directory: %w", err)
-	}
 	db, err := within(ctx, func() (*store.DB, error) { return store.Open(dir, store.Options{}) })
 	if err != nil {
 		return nil, fmt.Errorf("open data directory: %w", err)
