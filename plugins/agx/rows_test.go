@@ -7,6 +7,7 @@ import (
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/agx/driver"
 	"github.com/gpuwm/gpuwm/plugins/agx/fw"
+	"github.com/gpuwm/gpuwm/plugins/hw"
 )
 
 // a, b and c are the queues 2, 3 and 4; the event slot of a is 0.
@@ -138,6 +139,10 @@ var rows = []row{
 		s.Until("the stamp", func() bool { return s.faults.Fired() > 0 })
 		s.OK(s.a.Destroy(background)) // It checks that nothing of it is on the engine.
 	}},
+	{name: "descriptor-malformed", failure: "the descriptor of a command makes no sense", reaction: "believed in nothing; after 2 s the device is given up", failed: "the descriptor of job 1 makes no sense for 2s",
+		run: func(s *scene) { s.spoiled(99) }},
+	{name: "preempted-unasked", failure: "the descriptor says that a command left the GPU half done, and nobody halted it", reaction: "after 2 s the device is given up", failed: "neither halts nor retires a command that faulted",
+		run: func(s *scene) { s.spoiled(uint32(hw.StatusPreempted)) }},
 	{name: "events-late", failure: "17: Flags come late", reaction: "the poll sees the stamps, the late Flags nothing new", plan: "event/Flag times=always delay=20ms"},
 	{name: "pipe-frozen", failure: "18: kicks are not taken", reaction: "kicked again after 2 s, three times, then the device is given up: nothing is overwritten", plan: "pipe nth=6 freeze", failed: "blocked: job 1 does not execute, kicked 3 times"},
 	{name: "pipe-slow", failure: "18: kicks are not taken for a while", reaction: "waited for", plan: "pipe nth=6 freeze=500ms"},
@@ -241,6 +246,26 @@ func killedWhileHanging(s *scene) {
 		s.t.Error("destroyed with a command in the ring")
 	}
 	if took := s.Clock.Now() - begun; took > 5*time.Second {
+		s.t.Errorf("the device was given up after %s", took)
+	}
+}
+
+// spoiled writes a status into the descriptor of every first command, whatever the firmware writes there.
+func (s *scene) spoiled(status uint32) {
+	s.a, s.b, s.c = s.Create("a", nil), s.Create("b", nil), s.Create("c", nil)
+	s.OK(s.a.Run(background, s.Job(1, workgroups, "workgroup=1ms")))
+	s.World.Run(50 * time.Millisecond)
+	s.Observe = func() {
+		s.law.observe()
+		for _, q := range s.driver.Queues() {
+			if q.Head != 0 {
+				s.OK(s.Arena.Store32(q.Head+hw.ReportOffset, status))
+			}
+		}
+	}
+	begun := s.Clock.Now()
+	s.settled()
+	if took := s.Clock.Now() - begun; took > 3*time.Second {
 		s.t.Errorf("the device was given up after %s", took)
 	}
 }

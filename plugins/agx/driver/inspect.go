@@ -5,6 +5,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/agx/abi"
+	"github.com/gpuwm/gpuwm/plugins/host"
 )
 
 // QueueView is what the driver believes of one queue.
@@ -24,6 +25,8 @@ type QueueView struct {
 	// Level is the firmware's, Turn when it was kicked last, in commands of the device.
 	Level uint32
 	Turn  uint64
+	// Head is the device address of the first command's descriptor; 0 with an empty ring.
+	Head uint64
 }
 
 // Queues returns all queues in the order of their ids. For tests and
@@ -31,9 +34,13 @@ type QueueView struct {
 func (d *Driver) Queues() []QueueView {
 	var list []QueueView
 	for _, q := range d.ordered() {
+		head := uint64(0)
+		if len(q.commands) > 0 {
+			head = host.SlotAt(q.slots, q.commands[0].slot).Device
+		}
 		list = append(list, QueueView{ID: q.uuid, Entity: q.entity, State: q.state.String(), Slot: q.slot, VM: q.vm, Held: q.held,
 			Outstanding: len(q.commands), Submitted: q.value, Completed: q.completed, Jobs: len(q.jobs), Table: q.table,
-			Level: q.level(), Turn: q.turn})
+			Level: q.level(), Turn: q.turn, Head: head})
 	}
 	return list
 }
