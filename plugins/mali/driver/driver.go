@@ -39,8 +39,8 @@ type Driver struct {
 	// upWaits are called when the device takes work again.
 	upWaits []func(error)
 	resets  resets
-	// dirty are the groups that were saved since the last flush, stale those of them whose
-	// suspend buffer is wanted anew: because they are freed, or start over.
+	// dirty are the groups that were saved since the last flush, stale those of them that wait for
+	// one to be freed.
 	dirty, stale []*group
 	power        power
 	ping         hw.Timer

@@ -147,7 +147,6 @@ func (g *group) restart() bool {
 	if !g.advance(rebuild) {
 		return false
 	}
-	g.settle()
 	for _, q := range g.queues {
 		if q.pages == 0 {
 			continue
