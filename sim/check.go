@@ -21,7 +21,7 @@ func (w *world) checkBatch(d *daemon, ev *sched.Event) {
 		if old := d.jobs[s.ID]; old.Phase.Final() && (old.Phase != s.Phase || old.Cause != s.Cause) {
 			w.problem("job %d: outcome %s became %s", s.ID, old.Phase, s.Phase)
 		}
-		w.checkBlame(j, s)
+		w.checkBlame(d, j, s)
 		d.jobs[s.ID] = *s
 	}
 	for i := range d.batch.Entities {
@@ -41,15 +41,31 @@ func (w *world) checkBatch(d *daemon, ev *sched.Event) {
 			m.answered = m.answered || n.Kind == sched.MessageReplied && m.id == n.Message
 		}
 	}
+	for i := range d.batch.Effects {
+		d.restarting = d.restarting || d.batch.Effects[i].Kind == sched.EffectRestart
+	}
 	w.checkCredits(d)
 }
 
+// late reports whether the entity was asked off the hardware and did not leave in time.
+func (d *daemon) late(e *entity) bool {
+	return d.states[e.spec.ID].Residency == core.Suspending && d.w.now >= e.suspendedAt.Add(config.Preempt)
+}
+
 // checkBlame looks at why a job is to end.
-func (w *world) checkBlame(j *job, s *core.JobState) {
+func (w *world) checkBlame(d *daemon, j *job, s *core.JobState) {
 	e := w.entities[s.Entity]
 	if s.Stopping == core.CauseHang && !j.guilty {
-		if w.now < e.suspendedAt.Add(config.Preempt) {
+		if !d.late(e) {
 			w.problem("job %d is blamed for hanging, its suspend is not late", s.ID)
+		}
+		for _, id := range w.ids() {
+			if o := w.entities[id]; o != e && d.late(o) {
+				w.problem("job %d is blamed for hanging, entity %d is late too", s.ID, id)
+			}
+		}
+		if d.restarting {
+			w.problem("job %d is blamed for hanging while the instance is ended", s.ID)
 		}
 		w.counts["late preemption"]++
 		j.guilty = true

@@ -24,6 +24,9 @@ type daemon struct {
 	ring                   uint32
 	session                core.Session
 	connecting, rebuilding bool
+	// restarting: the schedulers have asked for a new instance, and have heard of
+	// neither the end of the old one nor a new session.
+	restarting bool
 	// answers are what image operations and the supervisor have to tell; those
 	// of one entity stay in order.
 	answers []answer
@@ -130,6 +133,15 @@ func (d *daemon) step(ev sched.Event) error {
 	ev.Now = w.now
 	w.note("step %d e=%d", ev.Kind, ev.Entity)
 	err := d.core.Step(&ev, &d.batch)
+	switch ev.Kind {
+	case sched.EventUp:
+		d.restarting = false
+		for _, e := range w.entities {
+			e.suspendedAt = w.now // who is to leave is asked anew
+		}
+	case sched.EventGone:
+		d.restarting = false
+	}
 	if check := d.core.Check(); check != nil {
 		w.problem("after event %d: %v", ev.Kind, check)
 	}
@@ -251,7 +263,12 @@ func (d *daemon) Effect(f *sched.Effect) {
 	switch f.Kind {
 	case sched.EffectRestart:
 		w.counts["restart"]++
-		w.killInstance()
+		plant := w.plant
+		d.answers = append(d.answers, answer{0, func() {
+			if w.plant == plant {
+				w.killInstance() // ending a process takes its time
+			}
+		}})
 	case sched.EffectRetain:
 		gen, id := f.Generation, f.Entity
 		d.answers = append(d.answers, answer{id, func() { w.retain(id, gen) }})

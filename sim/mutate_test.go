@@ -19,7 +19,7 @@ var mutants = map[string][]string{
 	"credits":      {"skip-release", "overfill-ring", "overtake-big-job"},
 	"messages":     {"job-overtakes-message", "message-overtakes-job", "lose-message"},
 	"timeouts":     {"timeout-early", "queue-timeout-early"},
-	"error path":   {"blame-victim", "signal-before-off", "leak-through-stop"},
+	"error path":   {"blame-victim", "blame-late-wave", "signal-before-off", "leak-through-stop"},
 	"preemption":   {"resume-in-wave", "tell-before-off"},
 	"recovery":     {"skip-replay", "replay-from-start", "forget-resend", "reuse-number", "act-before-commit"},
 	"outcomes":     {"double-completion", "complete-before-file", "forget-usage"},

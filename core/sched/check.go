@@ -184,21 +184,29 @@ func (c *Core) checkSides(e *entity) error {
 	return nil
 }
 
-// checkTimers looks for the entity's due time in the heap, and at its order.
+// checkTimers looks for the entities that are due among the timers, for nothing
+// else, and at the order.
 func (c *Core) checkTimers() error {
-	armed := make(map[*entity]bool)
-	for i, t := range c.timers {
-		if i > 0 && t.at < c.timers[(i-1)/2].at {
+	due := 0
+	for i, e := range c.timers {
+		if i > 0 && e.due < c.timers[(i-1)/2].due {
 			return errors.New("timers out of order")
 		}
-		if t.e.due == t.at {
-			armed[t.e] = true
+		if e.slot != i {
+			return fmt.Errorf("entity %d has timer %d and believes %d", e.spec.ID, i, e.slot)
 		}
 	}
 	for _, e := range c.order {
-		if e.due != 0 && !armed[e] {
+		if e.due == 0 {
+			continue
+		}
+		due++
+		if e.slot >= len(c.timers) || c.timers[e.slot] != e {
 			return fmt.Errorf("entity %d is due at %d and no timer says so", e.spec.ID, e.due)
 		}
+	}
+	if due != len(c.timers) {
+		return fmt.Errorf("%d timers, %d entities are due", len(c.timers), due)
 	}
 	return nil
 }

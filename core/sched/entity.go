@@ -32,8 +32,9 @@ type entity struct {
 	// since is when the entity last began to execute without an image.
 	since core.Instant
 	// answerBy bounds the pending command, retryAt the pause before a new
-	// attempt, due is what the timer is set to.
+	// attempt, due is what the timer is set to, slot its place among the timers.
 	answerBy, retryAt, due core.Instant
+	slot                   int
 	// replyBy bounds the oldest message under way that changes no residency.
 	replyBy core.Instant
 	// queueBy is the earliest queue-wait deadline; silentBy bounds the silence
@@ -68,11 +69,16 @@ func (c *Core) move(e *entity, to core.Residency) {
 // ask sends the residency command whose answer the entity then waits for.
 func (c *Core) ask(e *entity, to core.Residency, cmd core.Command) {
 	e.state.Pending = c.command(e, cmd)
-	e.answerBy = c.now.Add(c.config.Answer)
-	if to == core.Suspending {
-		e.answerBy = c.now.Add(c.config.Preempt)
-	}
+	e.answerBy = c.answerFrom(to)
 	c.move(e, to)
+}
+
+// answerFrom returns until when an answer asked for now may take.
+func (c *Core) answerFrom(to core.Residency) core.Instant {
+	if to == core.Suspending {
+		return c.now.Add(c.config.Preempt)
+	}
+	return c.now.Add(c.config.Answer)
 }
 
 func (c *Core) askSuspend(e *entity) {
@@ -346,7 +352,7 @@ func (c *Core) forget(e *entity) error {
 	for _, w := range e.waves {
 		delete(w.entities, e)
 	}
-	e.due = -1 // whatever the timer heap still holds of it is stale
+	c.timers.set(e, 0)
 	delete(c.entities, e.spec.ID)
 	for i := range c.order {
 		if c.order[i] == e {

@@ -111,6 +111,14 @@ func (m *model) take(ev *Event) bool {
 			m.saveAnswered(e, ev)
 		}
 	case EventTick:
+		if late := m.lateAlone(); late != nil {
+			for _, j := range late.open() {
+				if j.executes && j.run != 0 {
+					j.stopping = core.CauseHang
+					break
+				}
+			}
+		}
 		for _, e := range m.entities {
 			m.tick(e)
 		}
@@ -234,7 +242,10 @@ func (m *model) sessionUp(ev *Event) {
 			for _, j := range e.live() {
 				cancels = cancels || j.cancel != 0
 			}
-			if e.pending != 0 || cancels {
+			switch {
+			case e.residency == core.Suspending:
+				e.answerBy = m.now.Add(m.config.Preempt)
+			case e.pending != 0 || cancels:
 				e.answerBy = m.now.Add(m.config.Answer)
 			}
 			e.since, e.heard = m.now, m.now
@@ -430,18 +441,25 @@ func (m *model) saveAnswered(e *modelEntity, ev *Event) {
 	e.move(core.Suspended)
 }
 
+// lateAlone: an entity that is to leave the hardware, did not in time, and is the
+// only one of the device that waits for an answer in vain.
+func (m *model) lateAlone() *modelEntity {
+	var late []*modelEntity
+	for _, e := range m.entities {
+		if e.answerBy != 0 && e.answerBy <= m.now || e.replyBy != 0 && e.replyBy <= m.now {
+			late = append(late, e)
+		}
+	}
+	if m.restarting || len(late) != 1 || late[0].residency != core.Suspending || late[0].answerBy == 0 || late[0].answerBy > m.now {
+		return nil
+	}
+	return late[0]
+}
+
 // tick does what is due by time.
 func (m *model) tick(e *modelEntity) {
 	if e.answerBy != 0 && e.answerBy <= m.now {
 		e.answerBy = 0
-		if e.residency == core.Suspending {
-			for _, j := range e.open() {
-				if j.executes && j.run != 0 {
-					j.stopping = core.CauseHang
-					break
-				}
-			}
-		}
 		m.restart()
 	}
 	if e.replyBy != 0 && e.replyBy <= m.now {

@@ -151,7 +151,7 @@ func (c *Core) resend(e *entity, held core.CommandSeq) {
 			applied = min(applied, e.state.Pending-1) // its image may not have arrived
 		}
 		add(e.state.Pending, c.pendingCommand(e))
-		e.answerBy = c.now.Add(c.config.Answer)
+		e.answerBy = c.answerFrom(e.state.Residency)
 	}
 	if e.state.PropertiesPending != 0 {
 		add(e.state.PropertiesPending, core.Command{

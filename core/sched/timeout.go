@@ -119,6 +119,34 @@ func (e *entity) executes() bool {
 	return false
 }
 
+// overdue reports whether the backend owes an answer about the entity.
+func (e *entity) overdue(now core.Instant) bool {
+	return e.answerBy != 0 && e.answerBy <= now || e.replyBy != 0 && e.replyBy <= now
+}
+
+// lateAlone returns, of the entities that are due, the one that did not leave the
+// hardware in time, if that is evidence against it. While an instance is ended, or
+// when others wait in vain too, it is none: the device may be dead, or one of them
+// keeps the others.
+func (c *Core) lateAlone() (late *entity) {
+	if c.restarting {
+		return nil
+	}
+	for _, e := range c.touched {
+		if !e.overdue(c.now) {
+			continue
+		}
+		if late != nil {
+			return nil
+		}
+		late = e
+	}
+	if late == nil || late.state.Residency != core.Suspending || late.answerBy == 0 || late.answerBy > c.now {
+		return nil
+	}
+	return late
+}
+
 // latePreemption blames the job that executes: a workgroup of it did not come
 // to its end within the bound.
 func (c *Core) latePreemption(e *entity) {
