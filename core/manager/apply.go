@@ -207,16 +207,20 @@ func (m *Manager) takeOut(id core.EntityID) (core.EntityRecord, error) {
 		err error
 	}
 	answers := make(chan answer, 1)
-	if !d.do(func() {
-		d.whenCommitted(func(failed error) {
-			if failed != nil {
-				answers <- answer{err: failed}
-				return
-			}
-			rec, err := d.remove(id)
-			answers <- answer{rec, err}
-		})
-	}) {
+	var settle func(error)
+	settle = func(failed error) {
+		if failed != nil {
+			answers <- answer{err: failed}
+			return
+		}
+		if d.undecided(id) {
+			d.whenCommitted(settle)
+			return
+		}
+		rec, err := d.remove(id)
+		answers <- answer{rec, err}
+	}
+	if !d.do(func() { settle(nil) }) {
 		return core.EntityRecord{}, errStopped
 	}
 	select { // not ended by a context: an entity taken out has to be put somewhere

@@ -1,7 +1,6 @@
 package manager
 
 import (
-	"cmp"
 	"context"
 	"errors"
 )
@@ -51,19 +50,46 @@ func askBy[T any](ctx context.Context, d *device, post func(func()) bool, f func
 // askDurable is ask, answered when everything decided by then is committed, or
 // with the reason why it is not.
 func askDurable(ctx context.Context, d *device, f func() error) error {
-	answers := make(chan error, 1)
+	return requestDurable(d, f).wait(ctx)
+}
+
+// durable is a request to a device whose answer is still to come.
+type durable struct {
+	device  *device
+	answers chan error
+}
+
+// refusedError is the answer to a request that was right and is not on record.
+type refusedError struct{ error }
+
+// Unwrap returns what the store said.
+func (e refusedError) Unwrap() error { return e.error }
+
+// requestDurable has f run in the loop of d, and does not wait.
+func requestDurable(d *device, f func() error) *durable {
+	r := &durable{d, make(chan error, 1)}
 	if !d.do(func() {
 		err := f()
-		d.whenCommitted(func(failed error) { answers <- cmp.Or(err, failed) })
+		d.whenCommitted(func(failed error) {
+			if err == nil && failed != nil {
+				err = refusedError{failed}
+			}
+			r.answers <- err
+		})
 	}) {
-		return errStopped
+		r.answers <- errStopped
 	}
+	return r
+}
+
+// wait waits for the answer.
+func (r *durable) wait(ctx context.Context) error {
 	select {
-	case err := <-answers:
+	case err := <-r.answers:
 		return err
 	case <-ctx.Done():
 		return context.Cause(ctx)
-	case <-d.stopped:
+	case <-r.device.stopped:
 		return errStopped
 	}
 }

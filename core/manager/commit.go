@@ -38,7 +38,7 @@ func (d *device) committed(w *core.Write, seq uint64, err error) {
 		return
 	}
 	crash.Point("manager.commit.after")
-	d.commitRetry = 0
+	d.commitRetry, d.committedSeq = 0, seq
 	for i := range w.EntityStates {
 		if r := d.records[w.EntityStates[i].ID]; r != nil {
 			r.state = w.EntityStates[i]
@@ -55,26 +55,41 @@ func (d *device) committed(w *core.Write, seq uint64, err error) {
 	d.outbox.Committed(seq)
 	d.release()
 	d.commit()
-	d.whenCommitted(nil)
+	d.answerCommitted(seq)
 }
 
-// whenCommitted calls f, and all that wait, as soon as everything decided so far
-// is committed, or has failed to be.
+// commitWaiter is called when batch seq is committed, or with the error of the
+// commit that failed.
+type commitWaiter struct {
+	seq  uint64
+	call func(error)
+}
+
+// whenCommitted calls f as soon as everything decided so far is committed, or has
+// failed to be. What is decided later it does not wait for.
 func (d *device) whenCommitted(f func(error)) {
-	if f != nil {
-		d.afterCommit = append(d.afterCommit, f)
-	}
-	if d.writing || d.next != nil {
+	if !d.writing && d.next == nil {
+		f(nil)
 		return
 	}
-	d.answerCommit(nil)
+	d.afterCommit = append(d.afterCommit, commitWaiter{d.nextSeq, f})
 }
 
-func (d *device) answerCommit(err error) {
-	waiting := d.afterCommit
-	d.afterCommit = nil
-	for _, f := range waiting {
-		f(err)
+// answerCommitted answers who waits for batches up to seq.
+func (d *device) answerCommitted(seq uint64) {
+	n := 0
+	for n < len(d.afterCommit) && d.afterCommit[n].seq <= seq {
+		n++
+	}
+	d.answer(n, nil)
+}
+
+// answer gives the first n that wait their answer.
+func (d *device) answer(n int, err error) {
+	waiting := d.afterCommit[:n:n]
+	d.afterCommit = d.afterCommit[n:]
+	for _, w := range waiting {
+		w.call(err)
 	}
 }
 
@@ -86,7 +101,7 @@ func (d *device) commitFailed(err error) {
 	d.commitRetry = min(max(2*d.commitRetry, commitRetryMin), commitRetryMax)
 	d.log.Error("commit failed", "error", err)
 	d.next, d.rebuilding, d.link, d.hungry = nil, true, nil, nil
-	d.answerCommit(fmt.Errorf("commit: %w", err))
+	d.answer(len(d.afterCommit), fmt.Errorf("commit: %w", err))
 	d.manager.busy.Add(1)
 	go d.reload(d.commitRetry)
 }
@@ -129,7 +144,7 @@ func (d *device) rebuild(snap *core.Snapshot) {
 			}
 		}
 	}
-	d.core, d.outbox = sched.New(d.manager.config.Sched), sched.Outbox{}
+	d.core, d.outbox, d.committedSeq = sched.New(d.manager.config.Sched), sched.Outbox{}, 0
 	if d.evacuating {
 		d.evacuate()
 	}
@@ -152,6 +167,7 @@ func (d *device) rebuild(snap *core.Snapshot) {
 
 // restore gives the schedulers an entity from its committed records.
 func (d *device) restore(r *entityRecord) {
+	r.decided = 0 // the schedulers may count their batches anew
 	rec := core.EntityRecord{Spec: r.spec, State: r.state}
 	r.fed = 0
 	for _, j := range r.jobs {

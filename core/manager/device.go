@@ -26,17 +26,18 @@ type device struct {
 	records map[core.EntityID]*entityRecord
 
 	// The one write under way, and what is merged for the next.
-	writing     bool
-	next        *core.Write
-	nextSeq     uint64
-	commitRetry time.Duration
+	writing bool
+	next    *core.Write
+	nextSeq uint64
+	// committedSeq is the last batch that is on disk.
+	committedSeq uint64
+	commitRetry  time.Duration
 	// rebuilding is set from a failed commit until the schedulers are made anew;
 	// what would decide meanwhile is deferred.
 	rebuilding bool
 	deferred   []func()
-	// afterCommit are called when everything decided so far is committed, or
-	// with the error of the commit that failed.
-	afterCommit []func(error)
+	// afterCommit wait for what was decided when they came, in that order.
+	afterCommit []commitWaiter
 	// wanted says, at the start, that something on record is to run.
 	wanted bool
 
@@ -67,6 +68,8 @@ type entityRecord struct {
 	byID  map[core.JobID]*jobRecord
 	// fed counts the jobs already submitted to the scheduler.
 	fed int
+	// decided is the last batch with a state of the entity or of a job of its.
+	decided uint64
 }
 
 type jobRecord struct {
@@ -148,10 +151,25 @@ func (d *device) step(ev *sched.Event) error {
 		d.next.EntityStates = append(d.next.EntityStates, d.batch.Entities...)
 		d.next.JobStates = append(d.next.JobStates, d.batch.Jobs...)
 		d.nextSeq = d.batch.Seq
+		d.noteDecided()
 		d.commit()
 	}
 	d.release()
 	return err
+}
+
+// noteDecided notes of which entities the batch has states.
+func (d *device) noteDecided() {
+	for i := range d.batch.Entities {
+		if r := d.records[d.batch.Entities[i].ID]; r != nil {
+			r.decided = d.batch.Seq
+		}
+	}
+	for i := range d.batch.Jobs {
+		if r := d.records[d.batch.Jobs[i].Entity]; r != nil {
+			r.decided = d.batch.Seq
+		}
+	}
 }
 
 // release lets out what is committed. Jobs that outcomes make room for are
@@ -336,6 +354,13 @@ func (d *device) add(rec core.EntityRecord) *entityRecord {
 	d.records[rec.Spec.ID] = r
 	d.restore(r)
 	return r
+}
+
+// undecided says whether states of an entity that is away wait for the disk: they
+// must not come there after its removal.
+func (d *device) undecided(id core.EntityID) bool {
+	r := d.records[id]
+	return r != nil && r.state.Residency == core.Away && r.decided > d.committedSeq
 }
 
 // remove gives an entity up; it must be away, and everything decided committed.

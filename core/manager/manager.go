@@ -353,19 +353,56 @@ func (m *Manager) Entities(ctx context.Context) ([]EntityView, error) {
 	return all, nil
 }
 
-// SetGoal changes what is wanted of an entity. It returns when that is durable.
-// Asking for what is wanted already is no error.
+// SetGoal changes what is wanted of an entity. It returns when that is durable,
+// or with the reason why it is not. Asking for what is wanted already is no error.
 func (m *Manager) SetGoal(ctx context.Context, id core.EntityID, goal core.Goal) error {
-	d, err := m.place(id)
+	request, err := m.requestGoal(id, goal)
 	if err != nil {
 		return err
+	}
+	return request.wait(ctx)
+}
+
+// SetGoals is SetGoal for several entities, all of which are asked before the
+// first answer is awaited. After a failed commit it asks again, until ctx ends.
+func (m *Manager) SetGoals(ctx context.Context, ids []core.EntityID, goal core.Goal) error {
+	var errs []error
+	for len(ids) > 0 {
+		var refused, asked []core.EntityID
+		var requests []*durable
+		for _, id := range ids {
+			request, err := m.requestGoal(id, goal)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			asked, requests = append(asked, id), append(requests, request)
+		}
+		for i, request := range requests {
+			err := request.wait(ctx)
+			if ctx.Err() == nil && errors.As(err, new(refusedError)) {
+				refused = append(refused, asked[i])
+				continue
+			}
+			errs = append(errs, err)
+		}
+		ids = refused // their device takes requests again when it is made anew
+	}
+	return errors.Join(errs...)
+}
+
+// requestGoal asks for a goal and does not wait.
+func (m *Manager) requestGoal(id core.EntityID, goal core.Goal) (*durable, error) {
+	d, err := m.place(id)
+	if err != nil {
+		return nil, err
 	}
 	if goal == core.GoalRun && d.supervisor != nil {
 		d.supervisor.start()
 	}
-	return askDurable(ctx, d, func() error {
+	return requestDurable(d, func() error {
 		return d.step(&sched.Event{Kind: sched.EventGoal, Entity: id, Goal: goal})
-	})
+	}), nil
 }
 
 // WaitAway waits until an entity whose goal is not to run is off its device.

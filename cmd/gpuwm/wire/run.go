@@ -40,6 +40,12 @@ type runner struct {
 	signals *interrupts
 	// ids are the entities of this deployment.
 	ids map[core.EntityID]bool
+	// closing are those that were asked to close.
+	closing map[core.EntityID]bool
+	// answers are those to the asked requests, which nobody waits for: signals
+	// are heard meanwhile.
+	answers chan error
+	asked   int
 }
 
 // Run runs a deployment to its end, or until a signal suspends it. It returns
@@ -54,6 +60,7 @@ func Run(ctx context.Context, request cli.RunRequest) ([]cli.JobView, error) {
 	defer kill(nil)
 	r := &runner{
 		request: request, log: newLogger(request.Settings, request.Progress), ids: make(map[core.EntityID]bool),
+		closing: make(map[core.EntityID]bool), answers: make(chan error),
 		signals: &interrupts{suspend: make(chan struct{}), kill: kill, messages: request.Progress},
 	}
 	go r.signals.listen(ctx, signals)
@@ -127,7 +134,10 @@ func (r *runner) end(ctx context.Context, err error) ([]cli.JobView, error) {
 // leave waits, while the plugins are being killed, until the records know that
 // nothing runs any more, so that the jobs are shown as the next run finds them.
 func (r *runner) leave(ctx context.Context) {
-	err := r.suspend(ctx)
+	ids, err := r.running(ctx)
+	if err == nil {
+		err = r.manager.SetGoals(ctx, ids, core.GoalSuspend)
+	}
 	for id := range r.ids {
 		err = errors.Join(err, r.manager.WaitAway(ctx, id))
 	}
@@ -140,24 +150,46 @@ func (r *runner) leave(ctx context.Context) {
 func (r *runner) follow(ctx context.Context, events *manager.Subscription) error {
 	ticker := time.NewTicker(progressInterval)
 	defer ticker.Stop()
-	asked := r.signals.suspend
+	signalled := r.signals.suspend
 	for {
-		settled, err := r.look(ctx, asked == nil)
-		if err != nil || settled {
+		settled, err := r.look(ctx, signalled == nil)
+		if err != nil || settled && r.asked == 0 {
 			return err
 		}
 		select {
 		case <-events.C:
 		case <-ticker.C:
-		case <-asked:
-			asked = nil // heard: never ready again
-			if err := r.suspend(ctx); err != nil {
+		case <-signalled:
+			signalled = nil // heard: never ready again
+			ids, err := r.running(ctx)
+			if err != nil {
+				return err
+			}
+			r.ask(ctx, ids, core.GoalSuspend)
+		case err := <-r.answers:
+			r.asked--
+			if err != nil {
 				return err
 			}
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// ask asks for a goal; the answer comes to follow. A commit that fails does not
+// end it, only ctx does.
+func (r *runner) ask(ctx context.Context, ids []core.EntityID, goal core.Goal) {
+	if len(ids) == 0 {
+		return
+	}
+	r.asked++
+	go func() {
+		select {
+		case r.answers <- r.manager.SetGoals(ctx, ids, goal):
+		case <-ctx.Done():
+		}
+	}()
 }
 
 // look updates the progress and reports whether nothing will happen any more.
@@ -167,6 +199,7 @@ func (r *runner) look(ctx context.Context, suspending bool) (bool, error) {
 		return false, err
 	}
 	settled := true
+	var finished []core.EntityID
 	for i := range entities {
 		e := &entities[i]
 		if !r.ids[e.Spec.ID] {
@@ -177,10 +210,9 @@ func (r *runner) look(ctx context.Context, suspending bool) (bool, error) {
 		if suspending {
 			done = e.State.Residency == core.Away
 		}
-		if !suspending && e.Finished() && e.State.Goal == core.GoalRun {
-			if err := r.manager.SetGoal(ctx, e.Spec.ID, core.GoalClose); err != nil {
-				return false, err
-			}
+		if !suspending && e.Finished() && e.State.Goal == core.GoalRun && !r.closing[e.Spec.ID] {
+			r.closing[e.Spec.ID] = true
+			finished = append(finished, e.Spec.ID)
 		}
 		settled = settled && done && e.State.Residency == core.Away
 		for k := range e.Jobs {
@@ -190,23 +222,24 @@ func (r *runner) look(ctx context.Context, suspending bool) (bool, error) {
 			})
 		}
 	}
+	r.ask(ctx, finished, core.GoalClose)
 	return settled, nil
 }
 
-// suspend asks every entity off its device.
-func (r *runner) suspend(ctx context.Context) error {
+// running returns the entities that are to be asked off their devices.
+func (r *runner) running(ctx context.Context) ([]core.EntityID, error) {
 	entities, err := r.manager.Entities(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var ids []core.EntityID
 	for i := range entities {
-		if e := &entities[i]; e.State.Goal == core.GoalRun {
-			if err := r.manager.SetGoal(ctx, e.Spec.ID, core.GoalSuspend); err != nil {
-				return err
-			}
+		e := &entities[i]
+		if e.State.Goal == core.GoalRun && !r.closing[e.Spec.ID] {
+			ids = append(ids, e.Spec.ID)
 		}
 	}
-	return nil
+	return ids, nil
 }
 
 // jobs returns the jobs of the deployment, in the order of their identifiers.
