@@ -143,7 +143,9 @@ type JobState struct {
 	Stopping  Cause   `json:"stopping,omitempty"`
 	Submitted Instant `json:"submitted,omitempty"`
 	Started   Instant `json:"started,omitempty"`
-	Finished  Instant `json:"finished,omitempty"`
+	// StartedEpoch is the last epoch in which its start was reported.
+	StartedEpoch Epoch   `json:"started_epoch,omitempty"`
+	Finished     Instant `json:"finished,omitempty"`
 }
 
 // Kernel is the program of a job in one format.

@@ -57,6 +57,9 @@ func (w *world) carryAck() {
 	l.acks = l.acks[1:]
 	in := w.plant
 	for len(in.events) > 0 && in.events[0].Seq <= seq {
+		if in.events[0].Kind == core.EventDeviceHealth {
+			w.problem("a failure of the device is acknowledged to the instance that is to end for it")
+		}
 		in.events = in.events[1:]
 	}
 }

@@ -21,7 +21,7 @@ var mutants = map[string][]string{
 	"timeouts":     {"timeout-early", "queue-timeout-early"},
 	"error path":   {"blame-victim", "blame-late-wave", "signal-before-off", "leak-through-stop"},
 	"preemption":   {"resume-in-wave", "tell-before-off"},
-	"recovery":     {"skip-replay", "replay-from-start", "forget-resend", "reuse-number", "act-before-commit"},
+	"recovery":     {"skip-replay", "replay-from-start", "forget-resend", "reuse-number", "act-before-commit", "acknowledge-failure", "believe-old-epoch"},
 	"outcomes":     {"double-completion", "complete-before-file", "forget-usage"},
 }
 

@@ -340,7 +340,7 @@ func (w *world) forget() {
 	}
 	for _, j := range w.jobs {
 		for _, dep := range j.spec.Depends {
-			if dep.Fence.Timeline == e.spec.ID && !d.jobs[j.spec.ID].Phase.Final() {
+			if s := d.jobs[j.spec.ID]; dep.Fence.Timeline == e.spec.ID && !s.Phase.Final() && s.Epoch == 0 {
 				return
 			}
 		}

@@ -7,15 +7,23 @@ import (
 )
 
 // backend takes one report. Repeats, reports of older epochs and reports that
-// the state does not allow have no effect.
+// the state does not allow have no effect. That an instance is to end is nowhere on
+// record: until it has, what made it so and all after that stays with the plugin,
+// so that a crash between does not lose it.
 func (c *Core) backend(ev *core.BackendEvent) {
-	c.out.Ack = ev.Seq
+	c.report(ev)
+	if !c.restarting || mutated("acknowledge-failure") {
+		c.out.Ack = ev.Seq
+	}
+}
+
+func (c *Core) report(ev *core.BackendEvent) {
 	if ev.Kind == core.EventDeviceHealth {
 		c.restart("device failed: " + ev.Error)
 		return
 	}
 	e := c.entities[ev.Entity]
-	if e == nil || ev.Epoch != e.state.Epoch || e.state.Residency == core.Away {
+	if e == nil || ev.Epoch != e.state.Epoch && !mutated("believe-old-epoch") || e.state.Residency == core.Away {
 		return
 	}
 	switch ev.Kind {
@@ -78,9 +86,12 @@ func (c *Core) jobReport(e *entity, ev *core.BackendEvent) {
 	case core.EventStarted:
 		j.executes = true
 		c.hear(e)
+		if j.state.StartedEpoch != e.state.Epoch {
+			j.state.StartedEpoch = e.state.Epoch
+			c.recordJob(j)
+		}
 		if j.state.Started == 0 {
 			j.state.Started = c.now
-			c.recordJob(j)
 		}
 		return
 	case core.EventProgress:
@@ -142,6 +153,7 @@ func (c *Core) refused(e *entity, ev *core.BackendEvent) {
 	case e.state.Residency == core.Creating:
 		e.answered()
 		c.setback(e, orRefused(ev.Cause), "create refused: "+ev.Error)
+		c.haltLost(e)
 		c.askDestroy(e)
 	default:
 		c.restart(string(e.state.Residency) + " of entity " + e.spec.Name + " refused: " + ev.Error)
@@ -199,6 +211,7 @@ func (c *Core) lost(e *entity, ev *core.BackendEvent) {
 		c.setback(e, core.CauseDevice, ev.Error)
 	}
 	e.state.Saving = 0
+	c.haltLost(e)
 	c.askDestroy(e)
 }
 

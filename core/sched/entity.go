@@ -88,6 +88,9 @@ func (c *Core) askSuspend(e *entity) {
 // askDestroy has the entity leave. While it is stopped no command may follow the
 // barrier, so that its destroy waits for the start.
 func (c *Core) askDestroy(e *entity) {
+	if e.haltSeq == 0 {
+		e.replyBy = 0 // its end answers what is under way
+	}
 	if e.halt != haltNone {
 		e.answered()
 		c.move(e, core.Leaving)

@@ -67,10 +67,12 @@ func (c *Core) expectReply(e *entity) {
 	}
 }
 
-// gotReply ends that wait; while others are under way they get it anew.
+// gotReply ends that wait; while others are under way they get it anew. Of one that
+// leaves only the barrier is waited for: its end answers the rest.
 func (c *Core) gotReply(e *entity) {
 	e.replyBy = 0
-	if e.state.PropertiesPending != 0 || e.haltSeq != 0 || len(e.messages) > 0 && e.messages[0].seq != 0 {
+	message := e.state.PropertiesPending != 0 || len(e.messages) > 0 && e.messages[0].seq != 0
+	if e.haltSeq != 0 || message && e.state.Residency != core.Leaving {
 		c.expectReply(e)
 	}
 	c.touch(e)

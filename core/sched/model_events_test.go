@@ -321,6 +321,7 @@ func (m *model) commandAnswered(e *modelEntity, ev *core.BackendEvent) {
 	case refused && e.residency == core.Creating:
 		e.pending, e.answerBy = 0, 0
 		m.setback(e)
+		m.lostHalt(e)
 		m.destroy(e)
 	case refused:
 		m.restart()
@@ -387,6 +388,7 @@ func (m *model) lost(e *modelEntity, ev *core.BackendEvent) {
 	default:
 		j.stopping = ev.Cause
 	}
+	m.lostHalt(e)
 	m.destroy(e)
 }
 

@@ -208,7 +208,7 @@ func (m *model) answer(e *modelEntity, ok bool) {
 // awaitReply bounds the wait for the answer to a message or a barrier: anew after
 // each answer.
 func (m *model) awaitReply(e *modelEntity, anew bool) {
-	underWay := e.barrier != 0 || len(e.messages) > 0 && e.messages[0].seq != 0
+	underWay := e.barrier != 0 || e.residency != core.Leaving && len(e.messages) > 0 && e.messages[0].seq != 0
 	if anew || !underWay {
 		e.replyBy = 0
 	}
@@ -224,12 +224,27 @@ func (m *model) ask(e *modelEntity, to core.Residency, bound time.Duration, what
 }
 
 func (m *model) destroy(e *modelEntity) {
+	if e.barrier == 0 {
+		e.replyBy = 0
+	}
 	if e.stopped {
 		e.pending, e.answerBy = 0, 0
 		e.move(core.Leaving)
 		return
 	}
 	m.ask(e, core.Leaving, m.config.Answer, "destroy")
+}
+
+// lostHalt: of an entity that is lost nothing is under way any more.
+func (m *model) lostHalt(e *modelEntity) {
+	if e.barrier != 0 {
+		e.barrier = 0
+		m.awaitReply(e, true)
+	}
+	if e.stopped && !e.stopTold {
+		e.stopTold = true
+		e.reply = append(e.reply, "stopped")
+	}
 }
 
 // stop has a job end before its end.

@@ -186,6 +186,14 @@ func (c *Core) halted(e *entity) bool {
 	return e.halt != haltNone && !mutated("leak-through-stop")
 }
 
+// haltLost: the instance has lost the entity and answers nothing more about it. No
+// command is under way any more, which is what the barrier asks.
+func (c *Core) haltLost(e *entity) {
+	if e.haltSeq != 0 || e.halt == haltAsked {
+		c.haltReached(e)
+	}
+}
+
 func (c *Core) haltReached(e *entity) {
 	e.haltSeq = 0
 	c.gotReply(e)

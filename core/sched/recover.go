@@ -34,7 +34,7 @@ func (c *Core) restore(r *core.EntityRecord) error {
 	c.entities[spec.ID] = e
 	c.order = append(c.order, e)
 	for _, j := range e.jobs {
-		if j.state.Phase == core.JobQueued {
+		if j.state.Phase == core.JobQueued && j.state.Epoch == 0 { // once sent, it has had its fences
 			c.await(e, j)
 		}
 	}
@@ -73,7 +73,8 @@ func (c *Core) restoreJob(e *entity, rec core.JobRecord) {
 	if j.state.Run != 0 {
 		e.credits += j.spec.Credits
 		// Its start is not reported again; without this a hang would never be found.
-		j.executes = j.state.Started != 0
+		// A record of an earlier version does not say in which epoch it began.
+		j.executes = j.state.StartedEpoch == e.state.Epoch || j.state.StartedEpoch == 0 && j.state.Started != 0
 	}
 	if j.state.Epoch == e.state.Epoch {
 		e.next = len(e.jobs)

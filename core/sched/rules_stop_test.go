@@ -191,3 +191,44 @@ func TestTimersNeverSpin(t *testing.T) {
 		})
 	}
 }
+
+// TestStopOfALostEntity: an entity that is lost answers nothing more. Its stop is
+// reached by that, and nothing waits for the answers that were under way, however
+// long the entity stays stopped.
+func TestStopOfALostEntity(t *testing.T) {
+	for name, ends := range map[string]func(*scene){
+		"lost": func(r *scene) {
+			r.submit(1, 1, 0)
+			r.dev.flags.holdBarrier, r.dev.flags.holdMessage = true, true
+			r.mustMessage(1, 7, BarrierNone)
+			r.must(Event{Kind: EventProperties, Entity: 1, Properties: core.Properties{Priority: core.PriorityHigh}})
+			r.must(Event{Kind: EventStop, Entity: 1})
+			r.fault(1, false, "")
+		},
+		"refused": func(r *scene) {
+			r.dev.flags.holdCreate, r.dev.flags.holdBarrier = true, true
+			r.submit(1, 1, 0)
+			r.must(Event{Kind: EventStop, Entity: 1})
+			r.report(core.BackendEvent{Kind: core.EventRefused, Entity: 1, Epoch: 1, Command: 1, Error: "no room"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newScene(t, Config{Answer: time.Second})
+			r.entity(1)
+			ends(r)
+			if n := r.told(Stopped, 1, 0); n != 1 {
+				t.Errorf("told %d times that it is stopped", n)
+			}
+			r.dev.unanswered = nil // nothing of it is answered any more
+			r.run(time.Minute)
+			if n := len(r.restarts()); n != 0 {
+				t.Errorf("%d restarts: %q", n, r.restarts())
+			}
+			r.dev.flags = mockFlags{sample: time.Second}
+			delete(r.dev.rings, 1)
+			r.start(1)
+			r.report(core.BackendEvent{Kind: core.EventDestroyed, Entity: 1, Epoch: 1})
+			r.residency(1, core.Resident)
+		})
+	}
+}
