@@ -12,6 +12,7 @@ import (
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/plugins/hw"
+	"github.com/gpuwm/gpuwm/plugins/mali/abi"
 	"github.com/gpuwm/gpuwm/plugins/mali/driver"
 	"github.com/gpuwm/gpuwm/plugins/mali/fw"
 	"github.com/gpuwm/gpuwm/plugins/rig"
@@ -40,6 +41,8 @@ type run struct {
 	kept   []*keptEntity
 	next   core.JobID
 	epoch  core.Epoch
+	// suspects are the jobs of this instance that a fault makes look guilty.
+	suspects map[rig.Suspect]bool
 }
 
 // keptEntity is an entity with its last image and the jobs it was given.
@@ -51,6 +54,8 @@ type keptEntity struct {
 	done      map[core.JobID]uint64
 	jobs      []*keptJob
 	suspended bool
+	// blamed is the life whose loss was looked at.
+	blamed *life
 }
 
 // keptJob is a job; outcome is final.
@@ -82,6 +87,7 @@ func runSeed(t rig.Seeded, sum *tally) [32]byte {
 			c.DirtyL2, c.ExtractAtFetch, c.BootAcksZero, c.FatalFirst = dirty, fetch, zero, early
 		},
 		driver: func(c *driver.Config) { c.Credits = 8 }}
+	faults.Watch(r.suspect)
 	r.start()
 	for i := range 5 {
 		e := &keptEntity{name: string(rune('a' + i)), done: map[core.JobID]uint64{}}
@@ -102,6 +108,7 @@ func runSeed(t rig.Seeded, sum *tally) [32]byte {
 // start begins an instance; one that does not come up is ended, as a daemon would.
 func (r *run) start() {
 	for range 20 {
+		r.suspects = map[rig.Suspect]bool{}
 		w, err := r.setup.make(r.t)
 		w.law.hash = r.hash
 		r.w = w
@@ -206,11 +213,14 @@ func (r *run) mend() {
 	r.w.law.broken("losses without end; plan %v", r.setup.faults.Counts())
 }
 
-// blame notes what the guilty jobs came to.
+// blame notes what the guilty jobs came to, once.
 func (r *run) blame() {
 	for _, e := range r.kept {
-		if e.life == nil {
+		if e.life == nil || e.life == e.blamed {
 			continue
+		}
+		if len(e.life.lost) > 0 {
+			e.blamed = e.life
 		}
 		for _, lost := range e.life.lost {
 			if !lost.guilty {
@@ -218,8 +228,9 @@ func (r *run) blame() {
 				continue
 			}
 			r.sum.Guilty++
-			if !r.suspicious() {
-				r.w.law.broken("%s is guilty (%+v), and nothing was injected that could make it so", e.name, lost)
+			bad := slices.ContainsFunc(e.jobs, func(j *keptJob) bool { return j.id == lost.job && strings.Contains(j.script, " at ") })
+			if !bad && !r.suspects[rig.Suspect{Entity: e.life.spec.ID, Job: lost.job}] {
+				r.w.law.broken("%s is guilty (%+v), and nothing was injected that could make it so: suspects %v, plan %v", e.name, lost, r.suspects, r.setup.faults.Counts())
 			}
 			for _, j := range e.jobs {
 				if j.id == lost.job && j.outcome == "" {
@@ -230,16 +241,20 @@ func (r *run) blame() {
 	}
 }
 
-// suspicious reports whether a fault was injected that makes a group look guilty.
-func (r *run) suspicious() bool {
-	for _, c := range r.setup.faults.Counts() {
-		if c.Fired > 0 && (c.Point == fw.PointRun || c.Point == fw.PointInstruction) {
-			return true
+// suspect notes whose work a fault is about to spoil: the first job of who is on the slot.
+func (r *run) suspect(h hw.Hit) {
+	if h.Rule.Point != fw.PointRun && h.Rule.Point != fw.PointInstruction {
+		return
+	}
+	for _, g := range r.w.driver.Groups() {
+		for m, q := range g.Queues {
+			if g.Slot >= 0 && uint64(g.Slot)*abi.StreamsMax+uint64(m) == h.ID {
+				// They differ behind the count of a job: a fault there is still the job's.
+				r.suspects[rig.Suspect{Entity: g.Entity, Job: q.First}] = true
+				r.suspects[rig.Suspect{Entity: g.Entity, Job: q.At}] = true
+			}
 		}
 	}
-	return slices.ContainsFunc(r.kept, func(e *keptEntity) bool {
-		return slices.ContainsFunc(e.jobs, func(j *keptJob) bool { return strings.Contains(j.script, " at ") })
-	})
 }
 
 // step does one random thing.

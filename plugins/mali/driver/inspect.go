@@ -1,11 +1,17 @@
 package driver
 
-import "github.com/gpuwm/gpuwm/core"
+import (
+	"slices"
+
+	"github.com/gpuwm/gpuwm/core"
+)
 
 // GroupView is what the driver believes of one group.
 type GroupView struct {
 	Key   core.EntityID
 	State string
+	// Entity is that of the group, 0 for a raw one.
+	Entity core.EntityID
 	// Slot is the CSG slot, -1 for none; Priority its CSG priority there.
 	Slot, Priority int
 	// Asked says that the slot has not acknowledged everything that was asked of it.
@@ -24,6 +30,8 @@ type GroupView struct {
 type QueueView struct {
 	Insert, Extract, Size uint64
 	Seqno, Done           uint64
+	// First is the entity's first job that is not counted, At the one whose entry the firmware is in; 0 for none.
+	First, At core.JobID
 }
 
 // Groups returns all groups in the order in which they were made. For tests and
@@ -32,18 +40,32 @@ func (d *Driver) Groups() []GroupView {
 	var list []GroupView
 	for _, g := range d.ordered() {
 		v := GroupView{Key: g.key, State: g.state.String(), Slot: -1, Blocked: g.blocked, Timedout: g.timedout, Innocent: g.innocent, Dead: g.buried, Fatal: g.fatal}
+		if e, ok := g.owner.(*entity); ok {
+			v.Entity = e.id
+		}
 		if g.slot != nil {
 			v.Slot, v.Priority, v.Asked = int(g.slot.index), int(g.slot.priority), g.slot.asked != 0
 		}
 		for _, q := range g.queues {
 			v.Jobs += len(q.jobs)
 			if q.pages != 0 {
-				v.Queues = append(v.Queues, QueueView{Insert: q.insert, Extract: q.from(), Size: uint64(q.size), Seqno: q.seqno, Done: q.count()})
+				v.Queues = append(v.Queues, q.view())
 			}
 		}
 		list = append(list, v)
 	}
 	return list
+}
+
+func (q *queue) view() QueueView {
+	v := QueueView{Insert: q.insert, Extract: q.from(), Size: uint64(q.size), Seqno: q.seqno, Done: q.count()}
+	if i := slices.IndexFunc(q.jobs, func(j *job) bool { return j.seqno > v.Done }); i >= 0 {
+		v.First = q.jobs[i].id
+	}
+	if i := slices.IndexFunc(q.jobs, func(j *job) bool { return v.Extract < j.end }); i >= 0 {
+		v.At = q.jobs[i].id
+	}
+	return v
 }
 
 // Up reports whether the device takes work now. For tests and simulations.
