@@ -18,6 +18,8 @@ func (c *Core) restore(r *core.EntityRecord) error {
 	}
 	spec := r.Spec
 	e := &entity{spec: &spec, state: r.State}
+	// A clock that ran ahead must not put the next image off.
+	e.state.LastImage = min(e.state.LastImage, c.now)
 	for _, rec := range r.Jobs {
 		if rec.State.Phase == core.JobHeld {
 			break // not submitted yet, nor is anything after it
