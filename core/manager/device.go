@@ -134,14 +134,14 @@ func (d *device) do(f func()) bool {
 func (d *device) setTimer() {
 	wait := time.Hour
 	if at := d.core.Next(); at != 0 && !d.rebuilding {
-		wait = max(0, time.Until(at.Time()))
+		wait = max(0, at.Sub(d.manager.clock.now()))
 	}
 	d.timer.Reset(wait)
 }
 
 // step gives the schedulers one event and passes on what they decide.
 func (d *device) step(ev *sched.Event) error {
-	ev.Now = core.At(time.Now())
+	ev.Now = d.manager.clock.now()
 	err := d.core.Step(ev, &d.batch)
 	d.outbox.Add(&d.batch)
 	if d.batch.Durable() {

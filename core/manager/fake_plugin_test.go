@@ -44,6 +44,8 @@ type machine struct {
 	dropKernel int           // uploads of kernels that fail
 	strange    int           // images that have other buffers than their entity
 	credits    uint32
+	// busyUntil is when suspends are taken again.
+	busyUntil time.Time
 }
 
 // launcherView is the machine as one manager sees it.
@@ -268,6 +270,8 @@ func (p *process) carryOut(d *simulated, c *core.Command) bool {
 		return true
 	case h == nil || h.epoch != c.Epoch || c.Seq <= h.applied:
 		return true
+	case c.Message == core.MessageSuspend && time.Now().Before(p.busyUntil):
+		return false
 	}
 	h.applied = c.Seq
 	switch c.Kind {

@@ -29,12 +29,15 @@ type Config struct {
 	Devices []core.DeviceSpec
 	// Sched holds the limits of the schedulers.
 	Sched sched.Config
+	// Now is the wall clock, asked once, by New. Default: time.Now.
+	Now func() time.Time
 }
 
 // Manager runs the devices of one data directory. Its methods may be called
 // from any goroutine.
 type Manager struct {
 	config Config
+	clock  clock
 	hub    *hub
 	busy   sync.WaitGroup // commits and image operations under way
 	detach atomic.Bool
@@ -60,7 +63,10 @@ type Manager struct {
 
 // New returns a Manager that has not started.
 func New(config Config) *Manager {
-	m := &Manager{config: config, hub: newHub(), killed: make(chan struct{})}
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	m := &Manager{config: config, clock: newClock(config.Now), hub: newHub(), killed: make(chan struct{})}
 	m.mu.devices = make(map[string]*device)
 	m.mu.places = make(map[core.EntityID]*device)
 	m.mu.outcomes = make(map[core.JobID]core.JobPhase)

@@ -23,6 +23,7 @@ type rig struct {
 	devices []core.DeviceSpec
 	sched   sched.Config
 	log     hclog.Logger
+	now     func() time.Time
 	// wants are the jobs and their workgroups.
 	wants map[string]uint64
 }
@@ -61,7 +62,7 @@ func (r *rig) start(hold func(*core.EntityRecord) bool) {
 	r.store = &storeView{disk: r.disk}
 	r.manager = manager.New(manager.Config{
 		Store: r.store, Images: imagesView{r.disk}, Launcher: launcherView{r.machine, r.store},
-		Output: r.disk.output, Log: r.log, Devices: r.devices, Sched: r.sched,
+		Output: r.disk.output, Log: r.log, Devices: r.devices, Sched: r.sched, Now: r.now,
 	})
 	if err := r.manager.Start(r.t.Context(), hold); err != nil {
 		r.t.Fatalf("start: %v", err)
