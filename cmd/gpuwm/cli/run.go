@@ -52,9 +52,11 @@ func (c *command) run(cmd *cobra.Command, file, outputDir string, restart bool) 
 	if c.app.Run == nil {
 		return &ExitError{Code: ExitUsage, Err: fmt.Errorf("run %s: this program cannot run deployments", file)}
 	}
-	progress := NewProgress(c.stderr, c.progressOptions())
+	messages := newSpool(c.stderr)
+	progress := NewProgress(messages, c.progressOptions())
 	jobs, err := c.app.Run(cmd.Context(), RunRequest{Deployment: deployment, Settings: settings, Restart: restart, Progress: progress})
 	progress.Close()
+	messages.close(spoolFlush)
 	// Results are printed beside an error too, but an error before any job
 	// exists has none to show but to a program, which always gets an array.
 	if len(jobs) > 0 || c.output == OutputJSON {
