@@ -11,6 +11,7 @@ import (
 
 // checkBatch looks at what one step decided, before anything is on record.
 func (w *world) checkBatch(d *daemon, ev *sched.Event) {
+	w.hear(d, ev.Backend)
 	for i := range d.batch.Jobs {
 		s := &d.batch.Jobs[i]
 		j := w.jobs[s.ID]
@@ -42,9 +43,37 @@ func (w *world) checkBatch(d *daemon, ev *sched.Event) {
 		}
 	}
 	for i := range d.batch.Effects {
-		d.restarting = d.restarting || d.batch.Effects[i].Kind == sched.EffectRestart
+		if f := &d.batch.Effects[i]; f.Kind == sched.EffectRestart {
+			d.restarting = true
+			w.checkSilence(f.Reason)
+		}
 	}
 	w.checkCredits(d)
+}
+
+// hear notes a report of a job in the ring of an entity that executes.
+func (w *world) hear(d *daemon, ev *core.BackendEvent) {
+	if ev == nil || ev.Kind != core.EventProgress && (ev.Kind != core.EventStarted || ev.Seq == 0) {
+		return
+	}
+	s := d.states[ev.Entity]
+	if s.Epoch == ev.Epoch && s.Residency == core.Resident && d.jobs[ev.Job].Run != 0 {
+		w.entities[ev.Entity].heardAt = w.now
+	}
+}
+
+// checkSilence looks at whether an instance that is ended for its silence was silent.
+func (w *world) checkSilence(reason string) {
+	for _, id := range w.ids() {
+		e := w.entities[id]
+		if !strings.HasPrefix(reason, "no report of entity "+e.spec.Name+" ") {
+			continue
+		}
+		w.counts["silent"]++
+		if w.now < e.heardAt.Add(config.Silence) {
+			w.problem("entity %d is not silent: %s", id, reason)
+		}
+	}
 }
 
 // late reports whether the entity was asked off the hardware and did not leave in time.
@@ -142,7 +171,7 @@ func (w *world) checkReason(e *entity, j *job, s *core.JobState) {
 	case s.Phase == core.JobKilled:
 		ok = e.closeAsked
 	case s.Phase == core.JobDependencyFailed:
-		ok = j.unmet != "" || w.unmet(j, core.DependencyFail)
+		ok = j.unmet != "" || j.hopeless || w.unmet(j, core.DependencyFail)
 	case s.Cause == core.CauseUser:
 		ok = j.cancelled || w.unmet(j, core.DependencyCancel)
 	case s.Cause == core.CauseEarlier:

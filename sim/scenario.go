@@ -125,9 +125,6 @@ func (w *world) submit() {
 			seq = held[len(held)-1].Seq + 1
 		}
 		j := w.draw(d, e, seq)
-		if w.mixes(j.spec) {
-			return
-		}
 		w.accept(d, e, j)
 		next := d.merge()
 		next.Jobs = append(next.Jobs, j.spec)
@@ -191,7 +188,8 @@ func (w *world) feedEntity(d *daemon, e *entity) {
 	case err == nil:
 		d.held[e.spec.ID] = held[1:]
 		d.last[e.spec.ID] = j.spec.Seq
-	case errors.Is(err, core.ErrFull), errors.Is(err, core.ErrOversize):
+		j.hopeless = w.mixes(j.spec)
+	case errors.Is(err, core.ErrFull):
 	default:
 		w.problem("feed job %d: %v", j.spec.ID, err)
 	}

@@ -90,7 +90,7 @@ func checkReached(t *testing.T, counts map[string]int) {
 	for _, what := range []string{
 		"completed ", "failed trap", "failed hang", "failed kernel", "timed-out timeout", "timed-out queue-timeout",
 		"cancelled user", "cancelled earlier-job", "killed user", "dependency-failed dependency",
-		"failed sync", "stale session", "repeated command", "refused", "late suspend", "late preemption", "hang",
+		"failed sync", "stale session", "repeated command", "refused", "late suspend", "late preemption", "hang", "silent",
 		"victim", "guilty", "device failed", "old report", "report doubled", "command doubled", "command overtakes", "event missing", "broken link", "instance ended", "daemon crashed",
 		"restart", "save failed", "file not written", "wave", "stopped", "submit refused", "forgotten",
 	} {

@@ -61,6 +61,8 @@ type entity struct {
 	closeAcked  bool
 	forgotten   bool
 	suspendedAt core.Instant
+	// heardAt is when the daemon was last told of a job of it that executes.
+	heardAt core.Instant
 	// recorded is the highest command number on record.
 	recorded core.CommandSeq
 	jobs     []*job
@@ -78,7 +80,9 @@ type job struct {
 	spent time.Duration
 	// What was done to it.
 	cancelled, refused, guilty bool
-	submitted                  core.Instant
+	// hopeless: it was on record with a dependency that it may not have.
+	hopeless  bool
+	submitted core.Instant
 }
 
 // trait is how a job behaves.

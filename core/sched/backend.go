@@ -32,7 +32,6 @@ func (c *Core) report(ev *core.BackendEvent) {
 			c.resident(e)
 		}
 	case core.EventMessageDone:
-		c.hear(e)
 		c.messageDone(e, ev)
 	case core.EventDestroyed:
 		if e.state.Residency == core.Leaving {
@@ -50,16 +49,31 @@ func (c *Core) report(ev *core.BackendEvent) {
 	}
 }
 
-func (c *Core) messageDone(e *entity, ev *core.BackendEvent) {
+// messageAnswered takes the answer to a message under way, or its refusal, if ev is
+// that. A repeat, or an answer to nothing, does not say that the backend is well.
+func (c *Core) messageAnswered(e *entity, ev *core.BackendEvent) bool {
 	switch {
-	case ev.Command == e.state.PropertiesPending && ev.Command != 0:
+	case ev.Command == 0:
+		return false
+	case ev.Command == e.state.PropertiesPending:
 		e.state.PropertiesPending = 0
 		c.gotReply(e)
 		c.record(e)
-	case ev.Command == e.haltSeq && ev.Command != 0:
-		c.haltReached(e)
-	case c.replied(e, ev):
-	case ev.Command != e.state.Pending || ev.Command == 0:
+		if ev.Kind == core.EventRefused {
+			c.illegal(e, "properties refused: "+ev.Error)
+		}
+	case ev.Command == e.haltSeq:
+		c.haltReached(e) // refused or not, it got there
+	case !c.replied(e, ev):
+		return false
+	}
+	c.hear(e)
+	return true
+}
+
+func (c *Core) messageDone(e *entity, ev *core.BackendEvent) {
+	switch {
+	case c.messageAnswered(e, ev), ev.Command != e.state.Pending, ev.Command == 0:
 	case e.state.Residency == core.Suspending:
 		e.answered()
 		e.silentBy = 0
@@ -81,11 +95,12 @@ func (c *Core) jobReport(e *entity, ev *core.BackendEvent) {
 		}
 		return
 	}
-	c.hear(e)
+	if !mutated("deaf") || e.silentBy == 0 {
+		c.hear(e)
+	}
 	switch ev.Kind {
 	case core.EventStarted:
 		j.executes = true
-		c.hear(e)
 		if j.state.StartedEpoch != e.state.Epoch {
 			j.state.StartedEpoch = e.state.Epoch
 			c.recordJob(j)
@@ -132,6 +147,7 @@ func (c *Core) refused(e *entity, ev *core.BackendEvent) {
 			c.replayRefused(e, j, ev)
 			return
 		}
+		c.hear(e)
 		j.endEpoch(0)
 		e.credits -= j.spec.Credits
 		j.executes = false
@@ -141,15 +157,7 @@ func (c *Core) refused(e *entity, ev *core.BackendEvent) {
 		return
 	}
 	switch {
-	case ev.Command == e.state.PropertiesPending && ev.Command != 0:
-		e.state.PropertiesPending = 0
-		c.gotReply(e)
-		c.record(e)
-		c.illegal(e, "properties refused: "+ev.Error)
-	case ev.Command == e.haltSeq && ev.Command != 0:
-		c.haltReached(e) // whatever it thinks of barriers, it got there
-	case c.replied(e, ev):
-	case ev.Command != e.state.Pending || ev.Command == 0:
+	case c.messageAnswered(e, ev), ev.Command != e.state.Pending, ev.Command == 0:
 	case e.state.Residency == core.Creating:
 		e.answered()
 		c.setback(e, orRefused(ev.Cause), "create refused: "+ev.Error)
@@ -227,8 +235,12 @@ func (c *Core) blame(e *entity, ev *core.BackendEvent) {
 		}
 	}
 	if j == nil || j.final() {
-		// A replay is to blame, or nothing at all runs: the entity cannot be rebuilt.
+		// A replay is to blame, or nothing at all runs.
 		e.state.Faults++
+		if e.spec.OnFailure == core.OnFailureContinue && e.state.Faults < c.config.FaultsMax {
+			c.setback(e, orRefused(ev.Cause), ev.Error)
+			return
+		}
 		e.state.Banned, e.state.Halted = true, true
 		if e.state.Flush {
 			e.state.Flush, e.state.Filed = false, e.last // its results cannot be computed again

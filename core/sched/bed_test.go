@@ -367,7 +367,7 @@ func (r *bed) save(imageError, outputError error) bool {
 	}
 	f := r.saves[0]
 	r.saves = r.saves[1:]
-	ev := Event{Kind: EventSaved, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation}
+	ev := Event{Kind: EventSaved, Entity: f.Entity, Epoch: f.Epoch, Generation: f.Generation, Final: f.Final}
 	var d *bedEntity
 	if r.device != nil {
 		d = r.device.entities[f.Entity]

@@ -89,7 +89,8 @@ type Event struct {
 
 	// For submit. LongRunning are those of Spec.Depends that belong to
 	// long-running jobs of other devices; of this device the core knows it. OnRecord says that the job is recorded already and must get
-	// an outcome: a closed or banned entity ends it instead of refusing it.
+	// an outcome: what else would refuse it ends it. Only a full queue still
+	// refuses it for now, and a sequence number that was taken.
 	// Unmet, when not empty, says which awaited job did not complete; the job
 	// takes its place in the order and ends dependency-failed.
 	Spec        *core.JobSpec

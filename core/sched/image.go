@@ -101,7 +101,8 @@ func (c *Core) saved(e *entity, ev *Event) {
 	case ev.OutputError != "":
 		c.park(e, core.CauseOutput, ev.OutputError)
 	case ev.Final:
-		e.state.Flush, e.state.Filed = false, e.state.Cut
+		e.state.Filed = e.state.Cut
+		e.state.Flush = e.state.Flush && e.unfinished > 0 // those of later jobs are still due
 	}
 	e.imaged = true
 	c.move(e, core.Suspended)

@@ -160,7 +160,16 @@ func (c *Core) submit(ev *Event) error {
 	if e == nil {
 		return fmt.Errorf("entity %d: %w", spec.Entity, core.ErrNotFound)
 	}
-	if err := c.admit(e, ev); err != nil {
+	err := c.admit(e, ev)
+	cause, unfit := c.unfit(e, ev)
+	switch {
+	case err != nil:
+	case unfit != nil && !ev.OnRecord:
+		err = unfit
+	case e.unfinished >= c.config.QueueMax:
+		err = fmt.Errorf("entity %s has %d unfinished jobs: %w", e.spec.Name, e.unfinished, core.ErrFull)
+	}
+	if err != nil {
 		return fmt.Errorf("submit job %s: %w", spec.Name, err)
 	}
 	j := &job{spec: spec, entity: e, state: core.JobState{
@@ -178,6 +187,8 @@ func (c *Core) submit(ev *Event) error {
 		c.stop(e, j, core.CauseEarlier, e.state.Error)
 	case ev.Unmet != "":
 		c.stop(e, j, core.CauseDependency, ev.Unmet)
+	case unfit != nil:
+		c.stop(e, j, cause, unfit.Error())
 	default:
 		c.await(e, j)
 		if spec.QueueTimeout > 0 {
@@ -187,7 +198,7 @@ func (c *Core) submit(ev *Event) error {
 	return nil
 }
 
-// admit checks a submit; nothing has changed when it refuses.
+// admit checks whether the entity takes jobs, and this one next.
 func (c *Core) admit(e *entity, ev *Event) error {
 	spec := ev.Spec
 	gone := e.state.Closed || e.state.Halted || e.state.Goal == core.GoalClose
@@ -196,19 +207,27 @@ func (c *Core) admit(e *entity, ev *Event) error {
 		return fmt.Errorf("entity %s: %w", e.spec.Name, core.ErrClosed)
 	case spec.Seq <= e.last:
 		return fmt.Errorf("sequence %d after %d: %w", spec.Seq, e.last, core.ErrInvalid)
+	}
+	return nil
+}
+
+// unfit says what is wrong with the job itself: a submit of it is refused, and one
+// that is on record ends for it. There a job larger than the ring is right: the
+// ring has shrunk since, and it runs alone.
+func (c *Core) unfit(e *entity, ev *Event) (core.Cause, error) {
+	spec := ev.Spec
+	switch {
 	case spec.Credits == 0 || spec.Workgroups() == 0:
-		return fmt.Errorf("no credits or no workgroups: %w", core.ErrInvalid)
-	case spec.Credits > c.config.Credits:
-		return fmt.Errorf("%d credits, the ring has %d: %w", spec.Credits, c.config.Credits, core.ErrOversize)
-	case e.unfinished >= c.config.QueueMax:
-		return fmt.Errorf("entity %s has %d unfinished jobs: %w", e.spec.Name, e.unfinished, core.ErrFull)
+		return core.CauseRefused, fmt.Errorf("no credits or no workgroups: %w", core.ErrInvalid)
+	case spec.Credits > c.config.Credits && !ev.OnRecord:
+		return core.CauseRefused, fmt.Errorf("%d credits, the ring has %d: %w", spec.Credits, c.config.Credits, core.ErrOversize)
 	}
 	for _, d := range spec.Depends {
 		if err := c.admitDependency(e, spec, d, ev.LongRunning); err != nil {
-			return err
+			return core.CauseDependency, err
 		}
 	}
-	return nil
+	return core.CauseNone, nil
 }
 
 // cancel asks for the end of one job.

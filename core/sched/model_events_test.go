@@ -129,21 +129,23 @@ func (m *model) take(ev *Event) bool {
 func (m *model) submit(ev *Event) bool {
 	s := ev.Spec
 	e := m.entity(s.Entity)
-	if (e.halted || e.goal == core.GoalClose) && !ev.OnRecord || s.Seq <= e.last() || s.Credits == 0 ||
-		s.Credits > m.config.Credits || len(e.open()) >= m.config.QueueMax {
-		return false
-	}
+	hopeless := false // it waits for what never comes, or may not be waited for
 	for _, d := range s.Depends {
 		other := m.entity(d.Fence.Timeline)
 		switch {
 		case other == nil:
-		case other == e && d.Fence.Seq >= s.Seq:
-			return false
-		case other != e && d.Fence.Seq > other.last():
-			return false
-		case other != e && e.spec.Mode == core.ModeCompute && other.spec.Mode == core.ModeLongRunning:
-			return false
+		case other == e:
+			hopeless = hopeless || d.Fence.Seq >= s.Seq
+		default:
+			hopeless = hopeless || d.Fence.Seq > other.last() ||
+				e.spec.Mode == core.ModeCompute && other.spec.Mode == core.ModeLongRunning
 		}
+	}
+	if s.Seq <= e.last() || len(e.open()) >= m.config.QueueMax {
+		return false
+	}
+	if !ev.OnRecord && (e.halted || e.goal == core.GoalClose || s.Credits > m.config.Credits || hopeless) {
+		return false
 	}
 	j := &modelJob{spec: s, submitted: m.now}
 	e.jobs = append(e.jobs, j)
@@ -154,6 +156,8 @@ func (m *model) submit(ev *Event) bool {
 	case e.halted:
 		e.stop(j, core.CauseEarlier)
 	case ev.Unmet != "":
+		e.stop(j, core.CauseDependency)
+	case hopeless:
 		e.stop(j, core.CauseDependency)
 	}
 	return true
@@ -301,6 +305,7 @@ func (m *model) commandAnswered(e *modelEntity, ev *core.BackendEvent) {
 			}
 			return
 		}
+		e.heard = m.now
 		j.time += j.inEpoch
 		j.run, j.cancel, j.inEpoch, j.executes = 0, 0, 0, false
 		e.say(j, core.JobQueued)
@@ -309,6 +314,7 @@ func (m *model) commandAnswered(e *modelEntity, ev *core.BackendEvent) {
 	}
 	switch {
 	case ev.Command == e.barrier:
+		e.heard = m.now
 		e.barrier = 0
 		m.awaitReply(e, true)
 		if e.stopped && !e.stopTold {
@@ -316,6 +322,7 @@ func (m *model) commandAnswered(e *modelEntity, ev *core.BackendEvent) {
 			e.reply = append(e.reply, "stopped")
 		}
 	case len(e.messages) > 0 && e.messages[0].seq == ev.Command:
+		e.heard = m.now
 		m.answer(e, !refused)
 	case ev.Command != e.pending:
 	case refused && e.residency == core.Creating:
@@ -384,7 +391,11 @@ func (m *model) lost(e *modelEntity, ev *core.BackendEvent) {
 		m.setback(e)
 	case j == nil || j.phase.Final():
 		e.faults++
-		e.banned, e.halted = true, true
+		if e.spec.OnFailure == core.OnFailureContinue && e.faults < m.config.FaultsMax {
+			m.setback(e)
+		} else {
+			e.banned, e.halted = true, true
+		}
 	default:
 		j.stopping = ev.Cause
 	}

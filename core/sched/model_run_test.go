@@ -103,7 +103,10 @@ func (d *duel) run(s modelStep) {
 	b.tick(s.Advance + 1) // no two things happen at the same instant
 	switch s.Op {
 	case "submit":
-		_ = b.submit(d.spec(id, s))
+		spec := d.spec(id, s)
+		if b.step(Event{Kind: EventSubmit, Spec: spec, OnRecord: s.M%4 == 3}) == nil {
+			b.jobSpecs = append(b.jobSpecs, spec)
+		}
 	case "cancel", "extend":
 		job := core.JobID(100*uint64(id) + uint64(s.M) + 1)
 		if s.Op == "cancel" {
