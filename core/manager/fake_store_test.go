@@ -42,6 +42,7 @@ type disk struct {
 	failSaves  int // Begin fails that often
 	files      map[string]string
 	failOutput error
+	badKernels bool // no kernel can be read
 }
 
 type queued struct {
@@ -237,6 +238,9 @@ func (v imagesView) Kernel(_ core.EntityID, d core.Digest) (core.Kernel, error) 
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	k, ok := v.kernels[d]
+	if v.badKernels {
+		return core.Kernel{}, fmt.Errorf("kernel %s: %w", d, core.ErrCorrupt)
+	}
 	if !ok {
 		return k, core.ErrNotFound
 	}

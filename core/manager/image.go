@@ -15,9 +15,14 @@ import (
 // transferMax bounds one save or restore: 4 GiB at 8 MiB/s.
 const transferMax = 10 * time.Minute
 
-// kernelTries bounds the attempts to upload a kernel. The run that waits for it
-// was sent already and fails when it does not come.
-const kernelTries = 3
+// kernelTries bounds the attempts to upload a kernel. What may pass by itself is
+// tried for kernelMax: so long the run that was sent already waits for it. The
+// pause between two attempts doubles from kernelPauseMin.
+const (
+	kernelTries    = 3
+	kernelMax      = 30 * time.Second
+	kernelPauseMin = 20 * time.Millisecond
+)
 
 // operations runs what touches one entity's image file, one thing after the
 // other. A goroutine exists only while there is something to do.
@@ -73,10 +78,14 @@ func (d *device) cancelOperations() {
 // upload sends the image of a create command. The plugin waits for it.
 func (d *device) upload(c core.Command) {
 	instance := d.instance
+	kernels := d.kernelsToRun(c.Entity)
 	d.operate(c.Entity, func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, transferMax)
 		defer cancel()
-		err := d.putImage(ctx, instance, c)
+		err := d.readable(c.Entity, kernels)
+		if err == nil {
+			err = d.putImage(ctx, instance, c)
+		}
 		if err == nil || ctx.Err() != nil {
 			return
 		}
@@ -97,6 +106,44 @@ func (d *device) putImage(ctx context.Context, instance Instance, c core.Command
 	return instance.PutImage(ctx, d.spec.Name, c.Entity, c.Epoch, src)
 }
 
+// kernelsToRun returns the kernels of the jobs that an entity is still to run, or
+// to run again.
+func (d *device) kernelsToRun(entity core.EntityID) []core.Digest {
+	r := d.records[entity]
+	if r == nil {
+		return nil
+	}
+	var kernels []core.Digest
+	for _, j := range r.jobs {
+		digest, found := d.kernelOf(j.spec)
+		if found && j.spec.Seq > r.state.Cut && !slices.Contains(kernels, digest) {
+			kernels = append(kernels, digest)
+		}
+	}
+	return kernels
+}
+
+// kernelOf returns the kernel of a job in the format that the device likes best.
+func (d *device) kernelOf(spec *core.JobSpec) (core.Digest, bool) {
+	for _, f := range d.formats {
+		if digest, found := spec.Kernels[f]; found {
+			return digest, true
+		}
+	}
+	return core.Digest{}, false
+}
+
+// readable reads kernels before anything is restored: a job that was sent and
+// whose kernel does not come fails, and would be blamed for our file.
+func (d *device) readable(entity core.EntityID, kernels []core.Digest) error {
+	for _, digest := range kernels {
+		if _, err := d.manager.config.Images.Kernel(entity, digest); err != nil {
+			return fmt.Errorf("read kernel: %w", err)
+		}
+	}
+	return nil
+}
+
 // badImage suspends an entity whose image cannot be read; trying again would not help.
 func (d *device) badImage(c core.Command, err error) {
 	_ = d.step(&sched.Event{
@@ -109,13 +156,7 @@ func (d *device) badImage(c core.Command, err error) {
 func (d *device) uploadKernel(c *core.Command) {
 	name := c.JobSpec.Name
 	entity := c.Entity
-	var digest core.Digest
-	found := false
-	for _, f := range d.formats {
-		if digest, found = c.JobSpec.Kernels[f]; found {
-			break
-		}
-	}
+	digest, found := d.kernelOf(c.JobSpec)
 	if !found || d.kernels[digest] {
 		return
 	}
@@ -126,14 +167,11 @@ func (d *device) uploadKernel(c *core.Command) {
 		defer cancel()
 		k, err := d.manager.config.Images.Kernel(entity, digest)
 		crash.Point("manager.kernel.mid")
-		for tries := 0; err == nil && tries < kernelTries; tries++ {
-			if err = instance.PutKernel(ctx, d.spec.Name, k); err == nil {
-				return
-			}
-			if tries+1 < kernelTries && ctx.Err() == nil {
-				d.log.Debug("kernel upload tried again", "job", name, "error", err)
-				err = nil
-			}
+		if err == nil {
+			err = d.putKernel(ctx, instance, k, name)
+		}
+		if err == nil {
+			return
 		}
 		d.log.Warn("kernel not uploaded", "job", name, "error", err)
 		d.post(func() {
@@ -142,6 +180,32 @@ func (d *device) uploadKernel(c *core.Command) {
 			}
 		})
 	})
+}
+
+// putKernel uploads a kernel for a job, over sessions that end if need be.
+func (d *device) putKernel(ctx context.Context, instance Instance, k core.Kernel, job string) error {
+	ctx, cancel := context.WithTimeout(ctx, kernelMax)
+	defer cancel()
+	for tries, wait := 1, kernelPauseMin; ; tries, wait = tries+1, 2*wait {
+		err := instance.PutKernel(ctx, d.spec.Name, k)
+		if err == nil || tries >= kernelTries && !passing(err) {
+			return err
+		}
+		d.log.Debug("kernel upload tried again", "job", job, "error", err)
+		pause := time.NewTimer(wait)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return err
+		}
+	}
+}
+
+// passing says whether an error speaks of the connection, not of what was sent.
+func passing(err error) bool {
+	return errors.Is(err, core.ErrDeadline) || errors.Is(err, core.ErrGone) ||
+		errors.Is(err, core.ErrStale) || errors.Is(err, core.ErrBusy)
 }
 
 // uploadKernels sends, in a new session, the kernels of jobs that the instance

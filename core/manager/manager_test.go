@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,15 +140,41 @@ func TestDeviceFails(t *testing.T) {
 	})
 }
 
+// withKernel gives the entity's jobs a kernel.
+func withKernel(e manager.NewEntity) manager.NewEntity {
+	k := core.Kernel{Digest: core.DigestOf([]byte("k")), Format: "test", Code: []byte("k")}
+	e.Kernels = []core.Kernel{k}
+	for i := range e.Jobs {
+		e.Jobs[i].Spec.Kernels = map[string]core.Digest{"test": k.Digest}
+	}
+	return e
+}
+
+// TestKernelUploadTriedAgain: also when what stands in its way takes seconds.
 func TestKernelUploadTriedAgain(t *testing.T) {
+	for _, fails := range []int{2, 8} {
+		bubble(t, func(t *testing.T, r *rig) {
+			r.lock(func() { r.dropKernel = fails })
+			r.create(withKernel(r.entity("x", newJob("a", 10))))
+			r.ends(core.JobCompleted, "a")
+		})
+	}
+}
+
+// TestKernelUnreadable: a kernel that cannot be read here is not the job's fault.
+func TestKernelUnreadable(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		k := core.Kernel{Digest: core.DigestOf([]byte("k")), Format: "test", Code: []byte("k")}
-		j := newJob("a", 10)
-		j.Spec.Kernels = map[string]core.Digest{"test": k.Digest}
-		e := r.entity("x", j)
-		e.Kernels = []core.Kernel{k}
-		r.lock(func() { r.dropKernel = 2 })
-		r.create(e)
+		id := r.create(withKernel(r.entity("x", newJob("a", 300))))[0]
+		r.create(r.entity("y", newJob("b", 300)))
+		r.progressed("a", 120)
+		r.lock(func() { r.badKernels = true })
+		r.kill(r.process())
+		if s := r.suspended(id, core.CauseImage); !strings.Contains(s.Error, "corrupt") {
+			t.Errorf("the reason is %q", s.Error)
+		}
+		r.ends(core.JobCompleted, "b")
+		r.lock(func() { r.badKernels = false })
+		r.goal(id, core.GoalRun)
 		r.ends(core.JobCompleted, "a")
 	})
 }
