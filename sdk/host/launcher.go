@@ -203,6 +203,10 @@ func (l *Launcher) Adopt(ctx context.Context, record core.InstanceRecord) (*Inst
 	if l.foreign(record) {
 		return nil, fmt.Errorf("adopt instance %s: it belongs to another data directory: %w", record.Instance, core.ErrGone)
 	}
+	if l.moved(record) {
+		// Its directory is not where it believes: ended, and begun anew here.
+		return nil, fmt.Errorf("adopt instance %s: its data directory was moved: %w", record.Instance, core.ErrInvalid)
+	}
 	p, err := openProcess(record)
 	if err != nil {
 		return nil, fmt.Errorf("adopt instance %s: %w", record.Instance, err)
@@ -230,23 +234,22 @@ func (l *Launcher) Outdated(record core.InstanceRecord) bool {
 
 // Usage reads how many workgroups the engines of the instance ran.
 func (l *Launcher) Usage(record core.InstanceRecord) (map[usage.Key]uint64, error) {
+	record = l.located(record)
 	if err := l.owns(record); err != nil {
 		return nil, err
 	}
 	return usage.Read(filepath.Join(record.Directory, usageName))
 }
 
-// Discard removes what is left of an ended instance on disk.
+// Discard removes what is left of an ended instance on disk. The sockets of one
+// that lives stay: its directory here came with a copy of another data directory.
 func (l *Launcher) Discard(record core.InstanceRecord) error {
+	record = l.located(record)
 	if err := l.owns(record); err != nil {
 		return err
 	}
-	if sockets, err := os.Readlink(filepath.Join(record.Directory, socketsName)); err == nil {
-		if filepath.Base(sockets) == socketDirPrefix+record.Instance {
-			if err := os.RemoveAll(sockets); err != nil {
-				return fmt.Errorf("discard instance %s: %w", record.Instance, err)
-			}
-		}
+	if err := discardSockets(record); err != nil {
+		return fmt.Errorf("discard instance %s: %w", record.Instance, err)
 	}
 	if crash.Keep(record.Directory) {
 		return nil
@@ -255,6 +258,23 @@ func (l *Launcher) Discard(record core.InstanceRecord) error {
 		return fmt.Errorf("discard instance %s: %w", record.Instance, err)
 	}
 	return nil
+}
+
+// discardSockets removes the directory of an instance's sockets, unless a process
+// of that name lives.
+func discardSockets(record core.InstanceRecord) error {
+	sockets, err := os.Readlink(filepath.Join(record.Directory, socketsName))
+	if err != nil || filepath.Base(sockets) != socketDirPrefix+record.Instance {
+		return nil
+	}
+	living, err := find(record.Instance)
+	for _, p := range living {
+		p.close()
+	}
+	if err != nil || len(living) > 0 {
+		return err
+	}
+	return os.RemoveAll(sockets)
 }
 
 // Sweep removes what crashes left of instances that keep does not know: a
@@ -279,7 +299,25 @@ func (l *Launcher) Sweep(keep func(instance string) bool) error {
 // foreign says whether the record came with a copy of another data directory,
 // which its process still serves.
 func (l *Launcher) foreign(record core.InstanceRecord) bool {
-	return record.Directory != "" && !l.holds(record.Directory)
+	return record.Directory != "" && !l.holds(record.Directory) && !l.moved(record)
+}
+
+// moved says whether the launcher's directory had another place when the record
+// was made: where its instance was, there is no directory of instances any more.
+func (l *Launcher) moved(record core.InstanceRecord) bool {
+	if record.Directory == "" || l.holds(record.Directory) {
+		return false
+	}
+	_, err := os.Stat(filepath.Dir(record.Directory))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// located returns the record with the directory that it has now.
+func (l *Launcher) located(record core.InstanceRecord) core.InstanceRecord {
+	if l.moved(record) {
+		record.Directory = filepath.Join(l.config.Dir, filepath.Base(record.Directory))
+	}
+	return record
 }
 
 // holds says whether dir stands, or would stand, in the launcher's directory,
