@@ -20,8 +20,8 @@ const (
 	// leaveBound is for suspend and destroy where the device is no LeaveBounder: 30 s
 	// beyond a hang and preemption deadline of 30 s.
 	leaveBound = 60 * time.Second
-	// LeaveBoundMax is the most a LeaveBounder gets: below the two minutes that the
-	// schedulers wait for a suspend or destroy (sched.DefaultAnswer), so that the
+	// LeaveBoundMax is the most a LeaveBounder gets: what the schedulers wait for a
+	// suspend or destroy (sched.DefaultAnswer) is above it and a run before it, so that the
 	// backend says what hung before it counts as silent. A test compares the two.
 	LeaveBoundMax = 115 * time.Second
 	// saveBound is for an image to be taken and read, with imageRate as above.

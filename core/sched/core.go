@@ -12,18 +12,21 @@ const (
 	DefaultCredits   = 64
 	DefaultQueueMax  = 1000
 	DefaultReplayMax = 30 * time.Second
-	// DefaultAnswer is above the 115 s that a backend may take at most to get an
-	// entity off the hardware (sdk.LeaveBounder), so that its own word comes first.
-	DefaultAnswer        = 2 * time.Minute
+	// DefaultAnswer is above the 70 s that a command before it may take (see
+	// DefaultSilence) and the 115 s, with 10 s of grace, that a backend may take at
+	// most to get an entity off the hardware (sdk.LeaveBounder): 195 s, so that the
+	// backend's own word comes first.
+	DefaultAnswer        = 200 * time.Second
 	DefaultFaultsMax     = 3
 	DefaultLossesMax     = 8
 	DefaultSaveTries     = 3
 	DefaultReplayJobsMax = 10000
 	DefaultRetry         = time.Second
 	DefaultMinRun        = 5 * time.Millisecond
-	// DefaultSilence is above the 40 s for which a backend may carry out a command of
-	// an entity, which is not sampled meanwhile.
-	DefaultSilence       = 45 * time.Second
+	// DefaultSilence is above the 70 s for which a backend may carry out a command of
+	// an entity, which is not sampled meanwhile: a run waits 30 s for its kernel, and
+	// takes 30 s with 10 s of grace.
+	DefaultSilence       = 90 * time.Second
 	DefaultExtensionsMax = 8
 	DefaultMessagesMax   = 64
 )

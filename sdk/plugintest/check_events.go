@@ -80,7 +80,7 @@ func sampled(p *probe) (e *life, job core.JobID, samples []core.BackendEvent) {
 }
 
 // executingSampled: a host counts a job's timeout in the executed time of its samples, and
-// takes 45 s of silence for a fault.
+// takes 90 s of silence for a fault.
 func executingSampled(p *probe) {
 	l := p.open(deviceName)
 	e := p.entity(l, foreverGroups)
