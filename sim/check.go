@@ -38,6 +38,9 @@ func (w *world) checkBatch(d *daemon, ev *sched.Event) {
 	}
 	for i := range d.batch.Notices {
 		n := &d.batch.Notices[i]
+		if n.Kind == sched.PreemptReady && n.Error != "" && len(d.stops) == 0 {
+			w.problem("waiter %d is told that a stopped entity stays, none is stopped", n.Waiter)
+		}
 		for _, m := range d.messages[n.Entity] {
 			m.answered = m.answered || n.Kind == sched.MessageReplied && m.id == n.Message
 		}
@@ -307,7 +310,11 @@ func (w *world) checkNotice(d *daemon, n *sched.Notice) {
 		if wv.told {
 			w.problem("waiter %d is told twice", n.Waiter)
 		}
-		wv.told = true
+		wv.told, wv.gaveUp = true, n.Error != ""
+		if wv.gaveUp {
+			w.counts["wave gave up"]++
+			return
+		}
 		w.counts["wave"]++
 		if wv.away {
 			w.checkAway(n.Waiter, wv)
@@ -368,7 +375,7 @@ func (w *world) checkOutcome(d *daemon, n *sched.Notice) {
 func (w *world) checkExecute(l *lane, j *job) {
 	if d := w.daemon; d != nil {
 		for waiter, wv := range d.waves {
-			if wv.told && (wv.entities == nil || slices.Contains(wv.entities, l.id)) {
+			if wv.told && !wv.gaveUp && (wv.entities == nil || slices.Contains(wv.entities, l.id)) {
 				w.problem("job %d executes while waiter %d believes it is off", j.spec.ID, waiter)
 			}
 		}

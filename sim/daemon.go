@@ -55,6 +55,8 @@ type wave struct {
 	entities []core.EntityID // nil: all
 	away     bool
 	told     bool
+	// gaveUp: it was told that an entity stays.
+	gaveUp bool
 }
 
 type message struct {

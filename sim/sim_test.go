@@ -92,7 +92,7 @@ func checkReached(t *testing.T, counts map[string]int) {
 		"cancelled user", "cancelled earlier-job", "killed user", "dependency-failed dependency",
 		"failed sync", "stale session", "repeated command", "refused", "late suspend", "late preemption", "hang", "silent",
 		"victim", "guilty", "device failed", "old report", "report doubled", "command doubled", "command overtakes", "event missing", "broken link", "instance ended", "daemon crashed",
-		"restart", "save failed", "file not written", "wave", "stopped", "submit refused", "forgotten",
+		"restart", "save failed", "file not written", "wave", "wave gave up", "stopped", "submit refused", "forgotten",
 	} {
 		if counts[what] == 0 {
 			t.Errorf("no seed reached: %s", what)

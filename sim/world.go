@@ -192,7 +192,7 @@ var actions = []action{
 	{"preempt", 3, true, (*world).preempt},
 	{"release", 24, false, (*world).release},
 	{"stop", 3, true, (*world).stop},
-	{"start", 24, false, (*world).start},
+	{"start", 16, true, (*world).start},
 	{"limits", 2, true, (*world).limits},
 	{"signal", 12, false, (*world).signal},
 	{"forget", 6, true, (*world).forget},

@@ -177,7 +177,7 @@ func (c *Core) checkSides(e *entity) error {
 		if _, in := w.entities[e]; c.waves[waiter] != w || !in {
 			return fmt.Errorf("in wave %d, which is gone", waiter)
 		}
-		if w.told && !e.off() && e.state.Residency != core.Leaving {
+		if w.told && !w.gaveUp && !e.off() && e.state.Residency != core.Leaving {
 			return fmt.Errorf("on the hardware while waiter %d was told it is off", waiter)
 		}
 	}

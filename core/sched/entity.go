@@ -35,6 +35,8 @@ type entity struct {
 	// attempt, due is what the timer is set to, slot its place among the timers.
 	answerBy, retryAt, due core.Instant
 	slot                   int
+	// waveBy bounds the wait of others for one that is stopped on the hardware.
+	waveBy core.Instant
 	// replyBy bounds the oldest message under way that changes no residency.
 	replyBy core.Instant
 	// queueBy is the earliest queue-wait deadline; silentBy bounds the silence

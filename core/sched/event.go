@@ -28,7 +28,8 @@ const (
 	EventMessage
 	// EventPreempt asks entities (all, when none is named) off the hardware for
 	// somebody who waits, or with Away off the instance, their images saved;
-	// answered by one PreemptReady notice when the last is.
+	// answered by one PreemptReady notice when the last is. One that is stopped
+	// cannot be asked: when it stays that long, the notice has an Error.
 	EventPreempt
 	// EventRelease lets them back.
 	EventRelease
@@ -191,7 +192,7 @@ const (
 	// says why not.
 	MessageReplied
 	// PreemptReady: every entity that Waiter waits for is off the hardware, or
-	// off the instance.
+	// off the instance; Error says which one is not, and why.
 	PreemptReady
 	// Stopped: the entity's last command was carried out and none follows.
 	Stopped

@@ -23,11 +23,19 @@ func (m *model) step(ev *Event) bool {
 	for _, w := range m.waves {
 		off := true
 		for _, e := range w.members {
-			off = off && (e.residency == core.Away || !w.away && (e.residency == core.Suspended || e.residency == core.Saving))
+			off = off && !w.lacks(e)
 		}
 		if off && !w.told {
 			w.told = true
-			m.ready = append(m.ready, w.waiter)
+			m.ready = append(m.ready, fmt.Sprint(w.waiter, true))
+		}
+	}
+	for _, e := range m.entities {
+		switch waited := len(m.lackedBy(e)) > 0 && e.stopped; {
+		case !waited:
+			e.waveBy = 0
+		case e.waveBy == 0:
+			e.waveBy = m.now.Add(m.config.Answer)
 		}
 	}
 	return ok
@@ -478,6 +486,13 @@ func (m *model) tick(e *modelEntity) {
 	if e.replyBy != 0 && e.replyBy <= m.now {
 		e.replyBy = 0
 		m.restart()
+	}
+	if e.waveBy != 0 && e.waveBy <= m.now {
+		e.waveBy = 0
+		for _, w := range m.lackedBy(e) {
+			w.told = true
+			m.ready = append(m.ready, fmt.Sprint(w.waiter, false))
+		}
 	}
 	if e.retryAt <= m.now {
 		e.retryAt = 0

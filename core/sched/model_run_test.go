@@ -258,7 +258,7 @@ func (d *duel) compare(ev *Event, batch *Batch, err error) {
 		d.seen[c.Entity] = c.Seq
 		sent[c.Entity] = append(sent[c.Entity], fmt.Sprintf("%d/%d %s", c.Epoch, c.Seq, modelCommand(&c)))
 	}
-	var ready []uint64
+	var ready []string
 	for _, n := range batch.Notices {
 		switch n.Kind {
 		case JobChanged:
@@ -272,7 +272,7 @@ func (d *duel) compare(ev *Event, batch *Batch, err error) {
 		case OrderViolated:
 			reply[n.Entity] = append(reply[n.Entity], "violated")
 		case PreemptReady:
-			ready = append(ready, n.Waiter)
+			ready = append(ready, fmt.Sprint(n.Waiter, n.Error == ""))
 		}
 	}
 	restarts := 0
@@ -282,6 +282,7 @@ func (d *duel) compare(ev *Event, batch *Batch, err error) {
 		}
 	}
 	slices.Sort(d.model.ready)
+	slices.Sort(ready)
 	d.expect("waves told of", fmt.Sprint(d.model.ready), fmt.Sprint(ready))
 	d.expect("restarts", d.model.restarts, restarts)
 	for _, e := range d.model.entities {

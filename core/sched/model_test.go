@@ -20,7 +20,7 @@ type model struct {
 	waves          []*modelWave
 	// What was said since the last event.
 	restarts int
-	ready    []uint64
+	ready    []string
 }
 
 type modelEntity struct {
@@ -36,7 +36,7 @@ type modelEntity struct {
 	faults                    uint32
 	losses, tries             int
 	since, lastImage          core.Instant
-	answerBy, replyBy         core.Instant
+	answerBy, replyBy, waveBy core.Instant
 	retryAt, heard            core.Instant
 	work                      time.Duration
 	imaged                    bool
@@ -76,6 +76,24 @@ type modelWave struct {
 	members []*modelEntity
 	away    bool
 	told    bool
+}
+
+// lacks: the entity is not yet where the wave wants it.
+func (w *modelWave) lacks(e *modelEntity) bool {
+	off := e.residency == core.Away || !w.away && (e.residency == core.Suspended || e.residency == core.Saving)
+	return !off
+}
+
+// lackedBy lists the waves that still wait for the entity.
+func (m *model) lackedBy(e *modelEntity) (waves []*modelWave) {
+	for _, w := range m.waves {
+		for _, member := range w.members {
+			if member == e && !w.told && w.lacks(e) {
+				waves = append(waves, w)
+			}
+		}
+	}
+	return waves
 }
 
 func (m *model) entity(id core.EntityID) *modelEntity {

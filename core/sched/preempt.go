@@ -18,6 +18,8 @@ type wave struct {
 	away bool
 	// all: entities that are added meanwhile join it.
 	all, told bool
+	// gaveUp: it was told that an entity stays.
+	gaveUp bool
 }
 
 func (c *Core) preempt(ev *Event) error {
@@ -78,13 +80,58 @@ func (c *Core) tell(w *wave) {
 		return
 	}
 	for e := range w.entities {
-		if !e.off() || w.away && e.state.Residency != core.Away {
+		if w.lacks(e) {
 			return
 		}
 	}
+	c.ready(w, "")
+}
+
+// lacks reports whether the entity still is where the wave does not want it.
+func (w *wave) lacks(e *entity) bool {
+	return !e.off() || w.away && e.state.Residency != core.Away
+}
+
+// ready answers who waits, once.
+func (c *Core) ready(w *wave, why string) {
 	controlled("wave", WaveTransitions, w.state(), waveTold)
-	w.told = true
-	c.out.Notices = append(c.out.Notices, Notice{Kind: PreemptReady, Waiter: w.waiter})
+	w.told, w.gaveUp = true, why != ""
+	c.out.Notices = append(c.out.Notices, Notice{Kind: PreemptReady, Waiter: w.waiter, Error: why})
+}
+
+// boundWaves bounds how long others wait for an entity that is stopped: no command
+// may ask it off the hardware.
+func (c *Core) boundWaves(e *entity) {
+	awaited := false
+	for _, w := range e.waves {
+		awaited = awaited || !w.told && w.lacks(e)
+	}
+	switch {
+	case !awaited || e.halt == haltNone:
+		e.waveBy = 0
+	case e.waveBy == 0:
+		e.waveBy = c.now.Add(c.config.Answer)
+	}
+}
+
+// waveOverdue tells those who wait for a stopped entity that it stays.
+func (c *Core) waveOverdue(e *entity) {
+	if e.waveBy == 0 || e.waveBy > c.now {
+		return
+	}
+	e.waveBy = 0
+	for _, waiter := range slices.Sorted(maps.Keys(e.waves)) {
+		w := e.waves[waiter]
+		if w.told || !w.lacks(e) {
+			continue
+		}
+		c.ready(w, "entity "+e.spec.Name+" is stopped")
+		for _, o := range c.order {
+			if w.has(o) {
+				c.touch(o) // nobody waits for it any more
+			}
+		}
+	}
 }
 
 // evacuates reports whether somebody wants the entity off the instance.

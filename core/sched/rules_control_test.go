@@ -149,6 +149,7 @@ func TestPreemptAlwaysAnswers(t *testing.T) {
 		"guilty":        func(r *scene) { r.fault(1, true, core.CauseTrap) },
 		"instance gone": func(r *scene) { r.gone() },
 		"late":          func(r *scene) { r.run(time.Minute) },
+		"stopped":       func(r *scene) { r.run(DefaultAnswer) },
 		"never there":   func(*scene) {},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -157,6 +158,9 @@ func TestPreemptAlwaysAnswers(t *testing.T) {
 			if name != "never there" {
 				r.submit(e, 1, 0)
 				r.dev.flags.holdSuspend = true
+			}
+			if name == "stopped" {
+				r.must(Event{Kind: EventStop, Entity: e})
 			}
 			r.must(Event{Kind: EventPreempt, Waiter: 9, Entities: []core.EntityID{e}})
 			if name == "never there" {
@@ -170,6 +174,11 @@ func TestPreemptAlwaysAnswers(t *testing.T) {
 			}
 			if n := r.told(PreemptReady, 0, 9); n != 1 {
 				t.Fatalf("told %d times", n)
+			}
+			for _, n := range r.notices {
+				if n.Kind == PreemptReady && (n.Error != "") != (name == "stopped") {
+					t.Errorf("told %q", n.Error)
+				}
 			}
 		})
 	}

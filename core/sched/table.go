@@ -106,7 +106,7 @@ const (
 
 // WaveTransitions are all legal changes of a wave.
 var WaveTransitions = []ControlTransition{
-	{waveAsked, waveTold, "every entity is off the hardware"},
+	{waveAsked, waveTold, "every entity is off the hardware, or one is stopped and stays"},
 	{waveAsked, waveReleased, "release, as who waited gave up"},
 	{waveTold, waveReleased, "release"},
 }

@@ -65,6 +65,8 @@ func (c *Core) arm(e *entity) {
 	earliest(e.queueBy)
 	earliest(e.silentBy)
 	earliest(e.replyBy)
+	c.boundWaves(e)
+	earliest(e.waveBy)
 	if e.state.Residency == core.Resident && c.up && !c.restarting && e.halt == haltNone {
 		enough := e.since.Add(c.config.MinRun)
 		if image := c.imageDue(e); image != 0 {
@@ -114,6 +116,7 @@ func (c *Core) due(e *entity) {
 	if e.retryAt != 0 && e.retryAt <= c.now {
 		e.retryAt = 0
 	}
+	c.waveOverdue(e)
 	c.queueOverdue(e)
 	c.silent(e)
 }
