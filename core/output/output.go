@@ -4,8 +4,8 @@
 //
 // The temporary name is fixed (see TemporaryPath), not random: what a crash
 // leaves behind is overwritten by the next write and renamed, so that no
-// rubbish gathers. Hence at most one writer per path at a time, which the
-// caller ensures: a deployment has no two saves to one path.
+// rubbish gathers. Hence one writer per path at a time: a deployment has no two
+// saves to one path, and a lock keeps two runs apart.
 package output
 
 import (
@@ -53,9 +53,9 @@ func write(spec core.SaveSpec, src io.Reader) (err error) {
 	}
 	defer func() {
 		if err != nil {
-			_ = f.Close()
 			_ = os.Remove(part)
 		}
+		_ = f.Close() // last: with it goes the lock; the bytes are synced
 	}()
 	w := bufio.NewWriterSize(f, writeBuffer)
 	if err := encode(w, spec, src); err != nil {
@@ -68,9 +68,6 @@ func write(spec core.SaveSpec, src io.Reader) (err error) {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if err := f.Close(); err != nil {
-		return err
-	}
 	crash.Point("output.rename.before")
 	if err := os.Rename(part, spec.Path); err != nil {
 		return err
@@ -79,25 +76,56 @@ func write(spec core.SaveSpec, src io.Reader) (err error) {
 	return syncDirectory(filepath.Dir(spec.Path))
 }
 
-// create opens an empty regular file. What else may be in its place is left as
-// it is and refused: a link must not lead the bytes elsewhere, and a named pipe
-// must not block.
+// createTries bounds how often create begins again because another writer has
+// just renamed what it had opened.
+const createTries = 100
+
+// create opens an empty regular file and locks it. What else may be in its place
+// is left as it is and refused: a link must not lead the bytes elsewhere, and a
+// named pipe must not block.
 func create(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
-	if err != nil {
-		return nil, err
+	for range createTries {
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
+		if err != nil {
+			return nil, err
+		}
+		own, err := lock(f, path)
+		if err == nil && own {
+			err = f.Truncate(0)
+		}
+		if err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		if own {
+			return f, nil
+		}
+		_ = f.Close()
 	}
+	return nil, fmt.Errorf("%s: %w", path, core.ErrBusy)
+}
+
+// lock locks f and reports whether it still is what stands at path.
+func lock(f *os.File, path string) (bool, error) {
 	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s: something that is not a regular file is in its place", path)
-	}
-	if err == nil {
-		err = f.Truncate(0)
-	}
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return false, err
 	}
-	return f, nil
+	if !info.Mode().IsRegular() {
+		return false, fmt.Errorf("%s: something that is not a regular file is in its place", path)
+	}
+	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return false, fmt.Errorf("another run writes this file: %w", core.ErrBusy)
+	case errors.Is(err, syscall.ENOLCK), errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.ENOSYS):
+		// A file system without locks.
+	case err != nil:
+		return false, err
+	}
+	present, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(info, present), err
 }
 
 // syncDirectory makes a rename durable. File systems that cannot do that for
