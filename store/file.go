@@ -261,6 +261,18 @@ func freeNumber(paths ...string) (int, error) {
 	return 0, fmt.Errorf("set %s aside: %d damaged copies already", paths[0], damagedMax)
 }
 
+// asides returns how many files of that name were set aside.
+func asides(path string) int {
+	n := 0
+	for n < damagedMax {
+		if _, err := os.Lstat(damagedName(path, n+1)); err != nil {
+			break
+		}
+		n++
+	}
+	return n
+}
+
 func damagedName(path string, n int) string { return fmt.Sprintf("%s.damaged-%d", path, n) }
 
 // replaceFile renames from to to and makes that durable.

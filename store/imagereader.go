@@ -28,20 +28,30 @@ type imageReader struct {
 
 // Open opens a committed generation; the caller closes it. core.ErrNotFound when
 // there is none, core.ErrCorrupt when the file, the header or the table is damaged.
-func (im *Images) Open(entity core.EntityID, gen core.Generation) (ImageReader, error) {
-	f, err := im.acquire(entity, false)
-	if err != nil {
-		return nil, err
-	}
+// A generation that Begin has set aside with its file counts as long as no other
+// of its number was committed.
+func (im *Images) Open(entity core.EntityID, gen core.Generation) (r ImageReader, err error) {
+	err = im.lookUp(entity, func(f *imageFile) error {
+		opened, err := f.openGeneration(gen)
+		if err == nil {
+			r = opened
+		}
+		return err
+	})
+	return r, err
+}
+
+// openGeneration returns a reader, which holds the file once more.
+func (f *imageFile) openGeneration(gen core.Generation) (*imageReader, error) {
 	var g *generation
-	err = f.view(func(tx *bolt.Tx) error {
+	err := f.view(func(tx *bolt.Tx) (err error) {
 		g, err = readGeneration(tx, gen)
 		return err
 	})
 	if err != nil {
-		f.release()
 		return nil, f.say("open image", err)
 	}
+	f.hold()
 	return &imageReader{file: f, gen: g}, nil
 }
 

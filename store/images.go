@@ -47,8 +47,11 @@ type Images struct {
 type imageFile struct {
 	images *Images
 	entity core.EntityID
-	bolt   *bolt.DB
-	err    error
+	path   string
+	// aside: the file was set aside, and is opened by its reader alone.
+	aside bool
+	bolt  *bolt.DB
+	err   error
 	// ready is closed when bolt or err is set, closed when the file is closed.
 	ready, closed chan struct{}
 	// turn holds a token while Begin or Retain decides what may be freed.
@@ -58,6 +61,13 @@ type imageFile struct {
 	refs    int
 	closing bool
 	writing bool
+}
+
+func newImageFile(im *Images, entity core.EntityID) *imageFile {
+	return &imageFile{
+		images: im, entity: entity, path: im.path(entity), refs: 1,
+		turn: make(chan struct{}, 1), ready: make(chan struct{}), closed: make(chan struct{}),
+	}
 }
 
 // OpenImages uses dir, which is created when missing, for image files. One
@@ -93,13 +103,12 @@ func (im *Images) PutKernel(entity core.EntityID, k core.Kernel) error {
 // Kernel returns a kernel of the entity, core.ErrNotFound when it is not there,
 // core.ErrCorrupt when its bytes are not what its digest says.
 func (im *Images) Kernel(entity core.EntityID, d core.Digest) (core.Kernel, error) {
-	f, err := im.acquire(entity, false)
-	if err != nil {
-		return core.Kernel{}, err
-	}
-	defer f.release()
-	k, err := f.kernel(d)
-	return k, f.say("read kernel", err)
+	var k core.Kernel
+	err := im.lookUp(entity, func(f *imageFile) (err error) {
+		k, err = f.kernel(d)
+		return f.say("read kernel", err)
+	})
+	return k, err
 }
 
 // Retain drops every generation but gen, and all chunks that gen does not use.
@@ -181,8 +190,7 @@ func (im *Images) acquire(entity core.EntityID, create bool) (*imageFile, error)
 		f := im.mu.open[entity]
 		switch {
 		case f == nil:
-			f = &imageFile{images: im, entity: entity, refs: 1, turn: make(chan struct{}, 1),
-				ready: make(chan struct{}), closed: make(chan struct{})}
+			f = newImageFile(im, entity)
 			im.mu.open[entity] = f
 			im.mu.Unlock()
 			f.open(create)
@@ -205,6 +213,31 @@ func (im *Images) acquire(entity core.EntityID, create bool) (*imageFile, error)
 		}
 	}
 	return nil, fmt.Errorf("open image of entity %d: %w", entity, core.ErrBusy)
+}
+
+// lookUp calls read with the entity's file, and while that finds nothing with those
+// that were set aside, the last one first: a crash may come before the record
+// names what is in the new file.
+func (im *Images) lookUp(entity core.EntityID, read func(*imageFile) error) error {
+	f, err := im.acquire(entity, false)
+	if err == nil {
+		err = read(f)
+		f.release()
+	}
+	if !errors.Is(err, core.ErrNotFound) {
+		return err
+	}
+	for n := asides(im.path(entity)); n > 0; n-- {
+		f := newImageFile(im, entity)
+		f.path, f.aside = damagedName(im.path(entity), n), true
+		f.open(false)
+		found := f.err == nil && read(f) == nil
+		f.release()
+		if found {
+			return nil
+		}
+	}
+	return err
 }
 
 // setAside renames the entity's damaged file and begins a new one, with the
@@ -258,7 +291,7 @@ func (im *Images) salvageKernels(entity core.EntityID) (kernels []core.Kernel) {
 // open sets f.bolt or f.err.
 func (f *imageFile) open(create bool) {
 	defer close(f.ready)
-	path := f.images.path(f.entity)
+	path := f.path
 	f.bolt, f.err = openFile(path, imageTimeout)
 	if errors.Is(f.err, fs.ErrNotExist) {
 		if !create {
@@ -278,6 +311,13 @@ func (f *imageFile) open(create bool) {
 		_ = guarded(f.bolt.Close)
 		f.bolt = nil
 	}
+}
+
+// hold keeps a file that the caller has for one more.
+func (f *imageFile) hold() {
+	f.images.mu.Lock()
+	f.refs++
+	f.images.mu.Unlock()
 }
 
 // release lets go of the file; the last one closes it.
@@ -307,7 +347,7 @@ func (f *imageFile) say(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, core.ErrCorrupt) {
+	if errors.Is(err, core.ErrCorrupt) && !f.aside {
 		f.images.mu.Lock()
 		f.images.mu.damaged[f.entity] = true
 		f.images.mu.Unlock()
