@@ -32,6 +32,12 @@ type NewJob struct {
 // once. Names must be unique among them; After may name jobs of any of them.
 // The identifiers come back in the order of entities.
 func (m *Manager) Create(ctx context.Context, entities []NewEntity) ([]core.EntityID, error) {
+	return m.Replace(ctx, nil, entities)
+}
+
+// Replace is Create, and Remove of entities that are off every device, in the
+// same transaction: after an error they are as they were.
+func (m *Manager) Replace(_ context.Context, old []core.EntityID, entities []NewEntity) ([]core.EntityID, error) {
 	records, err := m.number(entities)
 	if err != nil {
 		return nil, err
@@ -52,7 +58,8 @@ func (m *Manager) Create(ctx context.Context, entities []NewEntity) ([]core.Enti
 	m.mu.Lock()
 	w.NextEntity, w.NextJob = m.mu.entity, m.mu.job
 	m.mu.Unlock()
-	if err := m.commit(w); err != nil {
+	removed, err := m.commitWithout(w, old)
+	if err != nil {
 		return nil, fmt.Errorf("record entities: %w", err)
 	}
 	m.learn(records)
@@ -63,7 +70,7 @@ func (m *Manager) Create(ctx context.Context, entities []NewEntity) ([]core.Enti
 			return ids, err
 		}
 	}
-	return ids, nil
+	return ids, m.forget(removed)
 }
 
 // begin hands a recorded entity to the loop of its device. Nothing interrupts it
@@ -166,29 +173,48 @@ func (m *Manager) firstImage(rec *core.EntityRecord, e *NewEntity) error {
 // images, all or none. A job elsewhere that comes after one of their jobs which
 // has no outcome is dependency-failed.
 func (m *Manager) Remove(_ context.Context, ids []core.EntityID) error {
-	var out []core.EntityRecord
-	putBack := func() {
-		for _, rec := range out {
-			if err := m.begin(rec); err != nil {
-				m.config.Log.Error("entity not put back", "entity", rec.Spec.Name, "error", err)
-			}
-		}
+	removed, err := m.commitWithout(&core.Write{}, ids)
+	if err != nil {
+		return fmt.Errorf("remove entities: %w", err)
 	}
+	return m.forget(removed)
+}
+
+// commitWithout takes entities out of their loops and commits w with their
+// removal. After an error they are back. What it returns is to be forgotten.
+func (m *Manager) commitWithout(w *core.Write, ids []core.EntityID) ([]core.EntityRecord, error) {
+	var out []core.EntityRecord
+	var err error
 	for _, id := range ids {
-		rec, err := m.takeOut(id)
-		if err != nil {
-			putBack()
-			return err
+		var rec core.EntityRecord
+		if rec, err = m.takeOut(id); err != nil {
+			break
 		}
 		out = append(out, rec)
 	}
-	if err := m.commit(&core.Write{RemoveEntities: ids}); err != nil {
-		putBack()
-		return fmt.Errorf("remove entities: %w", err)
+	if err == nil {
+		w.RemoveEntities = ids
+		err = m.commit(w)
 	}
-	m.unlearn(out)
-	for _, id := range ids {
-		if err := m.config.Images.Remove(id); err != nil {
+	if err == nil {
+		return out, nil
+	}
+	for _, rec := range out {
+		if e := m.begin(rec); e != nil {
+			m.config.Log.Error("entity not put back", "entity", rec.Spec.Name, "error", e)
+		}
+	}
+	return nil, err
+}
+
+// forget forgets entities that are not on record any more, and removes their images.
+func (m *Manager) forget(removed []core.EntityRecord) error {
+	if len(removed) == 0 {
+		return nil
+	}
+	m.unlearn(removed)
+	for i := range removed {
+		if err := m.config.Images.Remove(removed[i].Spec.ID); err != nil {
 			return fmt.Errorf("remove image: %w", err)
 		}
 	}

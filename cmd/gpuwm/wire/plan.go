@@ -110,7 +110,7 @@ func (p *plan) continues(e *manager.EntityView) error {
 	return &cli.ExitError{Code: cli.ExitUsage, Hint: restartHint, Err: err}
 }
 
-// anew removes what is on record of the deployment's run and creates its entities.
+// anew replaces what is on record of the deployment's run by its entities.
 func (p *plan) anew(ctx context.Context, r *runner, entities []manager.EntityView, ours map[core.EntityID]bool) error {
 	var old []core.EntityID
 	for i := range entities {
@@ -132,12 +132,7 @@ func (p *plan) anew(ctx context.Context, r *runner, entities []manager.EntityVie
 	if r.signals.asked() {
 		return errInterrupted
 	}
-	if len(old) > 0 {
-		if err := r.manager.Remove(ctx, old); err != nil {
-			return err
-		}
-	}
-	return p.create(ctx, r, p.deployment.Entities)
+	return p.create(ctx, r, old, p.deployment.Entities)
 }
 
 // replaces reports whether an entity of another run makes room for the
@@ -178,7 +173,8 @@ func (p *plan) clash(e *manager.EntityView) string {
 	return ""
 }
 
-func (p *plan) create(ctx context.Context, r *runner, entities []configs.Entity) error {
+// create creates entities in place of the old ones.
+func (p *plan) create(ctx context.Context, r *runner, old []core.EntityID, entities []configs.Entity) error {
 	load := make(map[string]int)
 	var created []manager.NewEntity
 	for i := range entities {
@@ -200,7 +196,7 @@ func (p *plan) create(ctx context.Context, r *runner, entities []configs.Entity)
 		}
 		created = append(created, n)
 	}
-	ids, err := r.manager.Create(ctx, created)
+	ids, err := r.manager.Replace(ctx, old, created)
 	for _, id := range ids {
 		r.ids[id] = true
 	}
