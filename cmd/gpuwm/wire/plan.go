@@ -200,7 +200,7 @@ func (p *plan) create(ctx context.Context, r *runner, old []core.EntityID, entit
 	for _, id := range ids {
 		r.ids[id] = true
 	}
-	return err
+	return roomy(err)
 }
 
 // leastLoaded chooses among the devices that fit the one that has fewest

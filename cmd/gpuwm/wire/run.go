@@ -68,7 +68,7 @@ func Run(ctx context.Context, request cli.RunRequest) ([]cli.JobView, error) {
 	dir := request.Settings.DataDir
 	db, err := within(ctx, func() (*store.DB, error) { return store.Open(dir, store.Options{}) })
 	if err != nil {
-		return nil, fmt.Errorf("open data directory: %w", err)
+		return nil, placed(fmt.Errorf("open data directory: %w", err))
 	}
 	defer func() {
 		bound, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), closeMax, core.ErrDeadline)
@@ -78,7 +78,7 @@ func Run(ctx context.Context, request cli.RunRequest) ([]cli.JobView, error) {
 	r.log.Debug("data directory opened", "path", dir)
 	host, err := newLauncher(request.Settings, r.log)
 	if err != nil {
-		return nil, err
+		return nil, roomy(err)
 	}
 	r.manager = manager.New(manager.Config{
 		Store: db, Images: db.Images(), Launcher: launcher{host},
