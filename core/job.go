@@ -134,6 +134,10 @@ type JobState struct {
 	// recorded; they move to the two above when the epoch ends.
 	InEpoch     uint64        `json:"in_epoch,omitempty"`
 	TimeInEpoch time.Duration `json:"time_in_epoch,omitempty"`
+	// ClockTime is what counts against the timeout at the begin of the present epoch,
+	// ImageTime at the recorded image: work that is lost with an epoch is not charged.
+	ClockTime time.Duration `json:"clock_time,omitempty"`
+	ImageTime time.Duration `json:"image_time,omitempty"`
 	// Extended was added to the timeout, by Extensions verdicts that the job
 	// still makes progress.
 	Extended   time.Duration `json:"extended,omitempty"`

@@ -87,6 +87,9 @@ func (d *daemon) late(e *entity) bool {
 // checkBlame looks at why a job is to end.
 func (w *world) checkBlame(d *daemon, j *job, s *core.JobState) {
 	e := w.entities[s.Entity]
+	if s.Stopping == core.CauseTimeout && d.jobs[s.ID].Stopping != core.CauseTimeout {
+		j.overtime = j.spec.Timeout > 0 && j.clock > j.spec.Timeout
+	}
 	if s.Stopping == core.CauseHang && !j.guilty {
 		if !d.late(e) {
 			w.problem("job %d is blamed for hanging, its suspend is not late", s.ID)
@@ -168,7 +171,7 @@ func (w *world) checkReason(e *entity, j *job, s *core.JobState) {
 	case s.Phase == core.JobFailed:
 		ok = j.guilty || j.refused
 	case s.Phase == core.JobTimedOut && s.Cause == core.CauseTimeout:
-		ok = j.spent > j.spec.Timeout && j.spec.Timeout > 0
+		ok = j.overtime
 	case s.Phase == core.JobTimedOut:
 		ok = j.spec.QueueTimeout > 0 && w.now >= s.Submitted.Add(j.spec.QueueTimeout)
 	case s.Phase == core.JobKilled:

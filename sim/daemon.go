@@ -3,6 +3,7 @@ package sim
 import (
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 	"github.com/gpuwm/gpuwm/core/sched"
@@ -305,7 +306,10 @@ func (d *daemon) save(f *sched.Effect, plant *instance) {
 		if !l.live.suspended {
 			w.problem("entity %d saved while on the hardware", f.Entity)
 		}
-		img := &image{memory: l.live.memory.clone()}
+		img := &image{memory: l.live.memory.clone(), clocks: make(map[core.JobID]time.Duration)}
+		for _, j := range w.entities[f.Entity].jobs {
+			img.clocks[j.spec.ID] = j.clock
+		}
 		for _, x := range l.live.ring {
 			id := x.job.spec.ID
 			img.jobs = append(img.jobs, core.ImageJob{Job: id, Cursor: img.memory.of(id), Executed: x.ran, ExecutedTime: x.spent})

@@ -18,7 +18,7 @@ var mutants = map[string][]string{
 	"dependencies": {"forget-waiter", "run-after-failed-dependency"},
 	"credits":      {"skip-release", "overfill-ring", "overtake-big-job"},
 	"messages":     {"job-overtakes-message", "message-overtakes-job", "lose-message"},
-	"timeouts":     {"deaf", "timeout-early", "queue-timeout-early"},
+	"timeouts":     {"deaf", "charge-lost-work", "timeout-early", "queue-timeout-early"},
 	"error path":   {"blame-victim", "blame-late-wave", "signal-before-off", "leak-through-stop"},
 	"preemption":   {"resume-in-wave", "tell-before-off"},
 	"recovery":     {"skip-replay", "replay-from-start", "forget-resend", "reuse-number", "act-before-commit", "acknowledge-failure", "believe-old-epoch"},

@@ -178,6 +178,9 @@ func (w *world) create(l *lane, c *core.Command) {
 		return
 	}
 	l.live = &resident{epoch: c.Epoch, memory: img.memory.clone()}
+	for _, j := range w.entities[c.Entity].jobs {
+		j.clock = img.clocks[j.spec.ID]
+	}
 	w.report(l, core.BackendEvent{Kind: core.EventApplied, Epoch: c.Epoch, Command: c.Seq})
 }
 
@@ -287,7 +290,7 @@ func (w *world) execute() {
 		cost *= 3
 	}
 	x.ran, x.spent = x.ran+n, x.spent+cost
-	j.ran, j.spent = j.ran+n, j.spent+cost
+	j.ran, j.clock = j.ran+n, j.clock+cost
 	w.usage[core.UsageKey{Job: j.spec.ID, Epoch: r.epoch}] += n
 	w.note("execute e=%d j=%d +%d", l.id, j.spec.ID, n)
 	if done+n == j.spec.Workgroups() {

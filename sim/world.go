@@ -77,7 +77,11 @@ type job struct {
 	acked bool
 	told  core.JobPhase
 	ran   uint64
-	spent time.Duration
+	// clock is what was executed of the work that its entity holds, on the device or
+	// in the image that it was made from; overtime says that it was over the timeout
+	// when the daemon said so.
+	clock    time.Duration
+	overtime bool
 	// What was done to it.
 	cancelled, refused, guilty bool
 	// hopeless: it was on record with a dependency that it may not have.
@@ -101,6 +105,7 @@ const (
 type image struct {
 	memory memory
 	jobs   []core.ImageJob
+	clocks map[core.JobID]time.Duration
 }
 
 // commandKey is what a command is idempotent under.

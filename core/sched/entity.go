@@ -267,6 +267,7 @@ func (c *Core) away(e *entity, usage map[core.UsageKey]uint64) {
 			counted = usage[core.UsageKey{Job: j.spec.ID, Epoch: e.state.Epoch}]
 		}
 		j.endEpoch(counted)
+		j.state.ClockTime = j.state.ImageTime
 		j.done = j.state.Cursor
 		if j.state.Phase == core.JobDispatched && j.state.Stopping == "" || j.state.Phase == core.JobFlushing {
 			c.phase(e, j, core.JobQueued)

@@ -82,6 +82,7 @@ func (c *Core) saved(e *entity, ev *Event) {
 			j.state.Cursor = min(p.Cursor, j.spec.Workgroups())
 			j.state.InEpoch = max(j.state.InEpoch, p.Executed)
 			j.state.TimeInEpoch = max(j.state.TimeInEpoch, p.ExecutedTime)
+			j.state.ImageTime = j.clock()
 			j.done = j.state.Cursor
 			c.recordJob(j)
 		}

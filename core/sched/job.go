@@ -3,6 +3,7 @@ package sched
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/gpuwm/gpuwm/core"
 )
@@ -31,6 +32,15 @@ func (j *job) endEpoch(counted uint64) {
 	j.state.ExecutedTime += j.state.TimeInEpoch
 	j.state.InEpoch, j.state.TimeInEpoch = 0, 0
 	j.state.Run, j.state.Cancel = 0, 0
+}
+
+// clock is the executed time that counts against the timeout: what was lost with an
+// epoch, and has to be done again, does not.
+func (j *job) clock() time.Duration {
+	if mutated("charge-lost-work") {
+		return j.state.ExecutedTime + j.state.TimeInEpoch
+	}
+	return j.state.ClockTime + j.state.TimeInEpoch
 }
 
 // phase changes the phase along the table.

@@ -226,7 +226,7 @@ func (m *model) setback(e *modelEntity) {
 // away: nothing of the entity is on an instance any more.
 func (m *model) away(e *modelEntity) {
 	for _, j := range e.live() {
-		j.time += j.inEpoch
+		j.time = j.imageTime // what came after the image is to be done again
 		j.inEpoch, j.run, j.cancel, j.passed, j.executes = 0, 0, 0, false, false
 		if j.phase == core.JobDispatched && j.stopping == "" || j.phase == core.JobFlushing {
 			e.say(j, core.JobQueued)
@@ -429,6 +429,7 @@ func (m *model) saveAnswered(e *modelEntity, ev *Event) {
 		if j := e.job(p.Job); j != nil && j.run != 0 {
 			j.cursor = p.Cursor
 			j.inEpoch = max(j.inEpoch, p.ExecutedTime)
+			j.imageTime = j.time + j.inEpoch
 		}
 	}
 	for _, j := range e.live() {

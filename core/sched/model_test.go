@@ -57,8 +57,9 @@ type modelJob struct {
 	executes   bool
 	epoch      core.Epoch
 	cursor     uint64
-	time       time.Duration // executed in earlier epochs, or before the last report of its end
+	time       time.Duration // executed for the image that this epoch began with
 	inEpoch    time.Duration
+	imageTime  time.Duration // executed for the recorded image
 	extended   time.Duration
 	extensions uint32
 	submitted  core.Instant

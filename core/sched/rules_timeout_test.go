@@ -42,6 +42,35 @@ func TestTimeoutCountsExecution(t *testing.T) {
 	r.wantCause(2, core.JobTimedOut, core.CauseTimeout)
 }
 
+// TestTimeoutFallsBackToTheImage: a victim has to do again what was executed since
+// its last image, and that does not count twice; what the image holds does.
+func TestTimeoutFallsBackToTheImage(t *testing.T) {
+	r := newScene(t, Config{})
+	e := r.entity(1)
+	r.submit(e, 1, 50*time.Millisecond, timeout(60*time.Millisecond))
+	r.run(29 * time.Millisecond)
+	r.fault(e, false, core.CauseNone)
+	r.run(45 * time.Millisecond)
+	r.want(1, core.JobDispatched)
+	r.gone() // and once more
+	r.must(Event{Kind: EventUp})
+	r.run(DefaultRetry + 51*time.Millisecond)
+	r.want(1, core.JobCompleted)
+	r.submit(e, 2, time.Hour, timeout(60*time.Millisecond))
+	r.run(40 * time.Millisecond)
+	r.must(Event{Kind: EventPreempt, Waiter: 1, Away: true}) // an image at 40 ms
+	r.must(Event{Kind: EventRelease, Waiter: 1})
+	r.run(15 * time.Millisecond)
+	r.fault(e, false, core.CauseNone)
+	r.run(15 * time.Millisecond)
+	r.want(2, core.JobDispatched)
+	r.run(15 * time.Millisecond)
+	r.wantCause(2, core.JobTimedOut, core.CauseTimeout)
+	if s := r.jobs[2]; s.ExecutedTime < 80*time.Millisecond {
+		t.Errorf("executed %s in all, want more than 80ms", s.ExecutedTime)
+	}
+}
+
 // TestNoStartNoTimeout: a job that the backend has not begun cannot time out.
 func TestNoStartNoTimeout(t *testing.T) {
 	r := newScene(t, Config{Answer: 1000 * time.Hour})

@@ -14,11 +14,11 @@ func (j *job) overtime(mode core.Mode) bool {
 		return mode == core.ModeCompute && j.spec.Timeout > 0 && !j.final() && j.state.TimeInEpoch > j.spec.Timeout/4
 	}
 	return mode == core.ModeCompute && j.spec.Timeout > 0 && !j.final() &&
-		j.state.ExecutedTime+j.state.TimeInEpoch > j.spec.Timeout+j.state.Extended
+		j.clock() > j.spec.Timeout+j.state.Extended
 }
 
 func timeoutText(j *job) string {
-	spent := (j.state.ExecutedTime + j.state.TimeInEpoch).Round(time.Millisecond)
+	spent := j.clock().Round(time.Millisecond)
 	if j.state.Extended > 0 {
 		return fmt.Sprintf("executed for %s, its timeout is %s, extended by %s", spent, j.spec.Timeout, j.state.Extended)
 	}
