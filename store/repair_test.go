@@ -30,13 +30,14 @@ func TestLoadsBesideACommit(t *testing.T) {
 			}
 		})
 	}
+	room := make(chan struct{}, 64)
 	commits.Go(func() {
 		for {
 			select {
 			case <-done:
 				return
-			default:
-				db.Commit(&core.Write{}, nil)
+			case room <- struct{}{}:
+				db.Commit(&core.Write{}, func(error) { <-room })
 			}
 		}
 	})
