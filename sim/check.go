@@ -73,6 +73,9 @@ func (w *world) checkSilence(reason string) {
 			continue
 		}
 		w.counts["silent"]++
+		if w.plant != nil && w.plant.lanes[id] != nil && w.plant.lanes[id].live != nil && !w.plant.lanes[id].live.begun {
+			w.problem("entity %d has not begun a job: %s", id, reason)
+		}
 		if w.now < e.heardAt.Add(config.Silence) {
 			w.problem("entity %d is not silent: %s", id, reason)
 		}

@@ -37,8 +37,10 @@ type lane struct {
 type resident struct {
 	epoch                 core.Epoch
 	suspended, lost, hung bool
-	ring                  []*running
-	memory                memory
+	// begun: a job began in this epoch.
+	begun  bool
+	ring   []*running
+	memory memory
 }
 
 type running struct {
@@ -273,6 +275,7 @@ func (w *world) execute() {
 	x := r.ring[0]
 	j := x.job
 	w.checkExecute(l, j)
+	r.begun = true
 	if x.ran == 0 {
 		w.report(l, core.BackendEvent{Kind: core.EventStarted, Epoch: r.epoch, Job: j.spec.ID})
 	}
