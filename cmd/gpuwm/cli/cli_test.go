@@ -218,8 +218,7 @@ func TestRunOutcomes(t *testing.T) {
 		"error":            {nil, held, 1, "gpuwm: run @/good.yaml: data directory: held by another process: process 12\n"},
 		"error with code":  {nil, &ExitError{Code: ExitUsage, Hint: "use --restart", Err: errors.New("changed\nsince")}, 2, "gpuwm: run @/good.yaml: changed since\nhint: use --restart\n"},
 		"silent with jobs": {[]JobView{job("a", "suspended")}, &ExitError{Code: ExitSuspended}, 5, ""},
-		// A run names nothing but its file: what it misses is not what somebody asked for.
-		"not found": {nil, fmt.Errorf("image 3: %w", core.ErrNotFound), 1, "gpuwm: run @/good.yaml: image 3: not found\n"},
+		"not found":        {nil, fmt.Errorf("device d: %w", core.ErrNotFound), 4, "gpuwm: run @/good.yaml: device d: not found\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)

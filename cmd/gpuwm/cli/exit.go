@@ -21,7 +21,7 @@ const (
 	ExitUsage = 2
 	// ExitUnreachable: the daemon cannot be reached.
 	ExitUnreachable = 3
-	// ExitNotFound: there is nothing of that name; only from verbs that take one.
+	// ExitNotFound: there is nothing of that name.
 	ExitNotFound = 4
 	// ExitSuspended: a run was interrupted and can go on.
 	ExitSuspended = 5

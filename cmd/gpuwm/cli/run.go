@@ -65,11 +65,7 @@ func (c *command) run(cmd *cobra.Command, file, outputDir string, restart bool) 
 		}
 	}
 	if err != nil {
-		err = fmt.Errorf("run %s: %w", file, err)
-		if ExitCode(err) == ExitNotFound { // it takes no name of anything on record
-			err = &ExitError{Code: ExitFailed, Err: err}
-		}
-		return err
+		return fmt.Errorf("run %s: %w", file, err)
 	}
 	return runOutcome(file, again(cmd, file), jobs)
 }
