@@ -229,7 +229,8 @@ func (r *run) blame() {
 			}
 			r.sum.Guilty++
 			bad := slices.ContainsFunc(e.jobs, func(j *keptJob) bool { return j.id == lost.job && strings.Contains(j.script, " at ") })
-			if !bad && !r.suspects[rig.Suspect{Entity: e.life.spec.ID, Job: lost.job}] {
+			id := e.life.spec.ID
+			if !bad && !r.suspects[rig.Suspect{Entity: id, Job: lost.job}] && !r.suspects[rig.Suspect{Entity: id}] {
 				r.w.law.broken("%s is guilty (%+v), and nothing was injected that could make it so: suspects %v, plan %v", e.name, lost, r.suspects, r.setup.faults.Counts())
 			}
 			for _, j := range e.jobs {
@@ -243,7 +244,7 @@ func (r *run) blame() {
 
 // suspect notes whose work a fault is about to spoil: the first job of who is on the slot.
 func (r *run) suspect(h hw.Hit) {
-	if h.Rule.Point != fw.PointRun && h.Rule.Point != fw.PointInstruction {
+	if h.Rule.Point != fw.PointRun && h.Rule.Point != fw.PointInstruction && h.Rule.Action != fw.FaultThen {
 		return
 	}
 	for _, g := range r.w.driver.Groups() {
@@ -252,6 +253,9 @@ func (r *run) suspect(h hw.Hit) {
 				// They differ behind the count of a job: a fault there is still the job's.
 				r.suspects[rig.Suspect{Entity: g.Entity, Job: q.First}] = true
 				r.suspects[rig.Suspect{Entity: g.Entity, Job: q.At}] = true
+				if h.Rule.Action == fw.FaultLate { // Told with whatever comes next in the stream.
+					r.suspects[rig.Suspect{Entity: g.Entity}] = true
+				}
 			}
 		}
 	}

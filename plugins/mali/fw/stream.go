@@ -182,7 +182,7 @@ func (s *stream) latch() bool {
 	s.priority, s.doorbell = abi.DecodeStreamConfig(f.load(s.in + abi.StreamConfig))
 	s.armed, s.started, s.stopping, s.halted, s.faultHeld = false, true, false, false, false
 	s.wait, s.pollAt, s.stallAt, s.insertAt = wait{}, never, never, never
-	s.fetched, s.protectedTold = false, false
+	s.fetched, s.protectedTold, s.late = false, false, 0
 	s.readyAt, s.look, s.ops, s.again, s.then = f.now(), true, nil, nil, nil
 	s.userIn, s.userOut = 0, 0
 	if s.size < abi.RingSizeMin || bits.OnesCount32(s.size) != 1 || s.base%abi.InstructionSize != 0 {
