@@ -330,6 +330,9 @@ func (s *stream) resume(c record) {
 	s.csContext, s.wait, s.ops = c.csContext, c.wait, c.ops
 	s.halted, s.faultHeld = c.flags&flagHalted != 0, c.flags&flagFaultHeld != 0
 	s.insert = s.extract
+	if len(s.frames) > 0 { // The call that it is in stood below INSERT, whatever INSERT reads as now.
+		s.insert += abi.InstructionSize
+	}
 	s.showExtract()
 	f.store(s.userOut+abi.RingActive, 1)
 	s.readInsert()

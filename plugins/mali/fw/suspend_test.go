@@ -86,6 +86,31 @@ func TestSuspendKeepsCallsAndWaits(t *testing.T) {
 	}
 }
 
+// TestResumeInACallWithATornInsert: the call ends, and nothing behind it is executed
+// before INSERT has been read whole.
+func TestResumeInACallWithATornInsert(t *testing.T) {
+	for nth := range 6 {
+		h, g := one(t, 1, fmt.Sprintf("insert id=0 nth=%d torn", 1+nth), nil)
+		q := g.queues[0]
+		at := g.alloc(64, 64)
+		va, length := g.stream(move48(0, at), move32(2, 0), abi.Instruction{Op: abi.OpSyncWait32, Source: 2, Address: 0, Condition: abi.Greater})
+		q.job(move48(10, va), move32(12, length), abi.Instruction{Op: abi.OpCall, Address: 10, Length: 12}, move48(10, at+8), move32(12, 5), store(12, 10, 1), wait(1))
+		h.run(3 * ms)
+		g.leave(abi.GroupSuspend, 0)
+		h.put(g.at(at), 1)
+		g.move(0, 2)
+		for range 200 {
+			h.run(50 * us)
+			if err := h.fw.Check(); err != nil {
+				t.Fatalf("torn at look %d: %v\n%s", 1+nth, err, h.lines())
+			}
+		}
+		if q.seqno() != 1 || g.word(at+8) != 5 {
+			t.Errorf("torn at look %d: seqno %d\n%s", 1+nth, q.seqno(), h.lines())
+		}
+	}
+}
+
 func TestPowerCycle(t *testing.T) {
 	for _, fast := range []bool{true, false} {
 		for _, dirty := range []string{"", "flushed", "forgotten"} {
