@@ -47,12 +47,6 @@ func askBy[T any](ctx context.Context, d *device, post func(func()) bool, f func
 	}
 }
 
-// askDurable is ask, answered when everything decided by then is committed, or
-// with the reason why it is not.
-func askDurable(ctx context.Context, d *device, f func() error) error {
-	return requestDurable(d, f).wait(ctx)
-}
-
 // durable is a request to a device whose answer is still to come.
 type durable struct {
 	device  *device
@@ -65,7 +59,8 @@ type refusedError struct{ error }
 // Unwrap returns what the store said.
 func (e refusedError) Unwrap() error { return e.error }
 
-// requestDurable has f run in the loop of d, and does not wait.
+// requestDurable has f run in the loop of d, and does not wait: the answer comes when everything decided
+// by then is committed, or with the reason why it is not.
 func requestDurable(d *device, f func() error) *durable {
 	r := &durable{d, make(chan error, 1)}
 	if !d.do(func() {
