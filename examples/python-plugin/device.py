@@ -28,7 +28,8 @@ class Device:
 
     def __init__(self, spec, log):
         self.spec, self.log = spec, log
-        self.changed = threading.Condition()
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
         self.session, self.current = 0, None
         self.entities, self.ended = {}, collections.OrderedDict()
         self.events, self.acked = [], 0  # events[0] has the number acked + 1

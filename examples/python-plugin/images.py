@@ -45,20 +45,21 @@ class Upload:
     def __init__(self, device, header):
         self.device, self.header = device, header
         self.claimed, self.result = False, None
+        self.moved = threading.Condition(device.lock)  # its own: a thousand images may wait
 
     def claim(self):
         """Called by the create, with the lock; returns the buffers by name, or a Refusal."""
         self.claimed = True
-        self.device.changed.notify_all()
+        self.moved.notify_all()
         while self.result is None:
-            self.device.changed.wait()
+            self.moved.wait()
         return self.result
 
     def finish(self, result):
-        with self.device.changed:
+        with self.moved:
             if self.result is None:
                 self.result = result
-            self.device.changed.notify_all()
+            self.moved.notify_all()
 
     def read(self, messages):
         """Reads all chunks, in order, and checks them."""

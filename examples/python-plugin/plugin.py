@@ -287,7 +287,7 @@ class Service:
     def transfer(self, d, t, upload, requests):
         try:
             with d.changed:
-                d.changed.wait_for(lambda: upload.claimed or upload.result, timeout=60)
+                upload.moved.wait_for(lambda: upload.claimed or upload.result, timeout=60)
                 if not upload.claimed:
                     upload.finish(Refusal("deadline", "no create came for the image"))
             if upload.result is None:

@@ -46,11 +46,14 @@ func eventsKeptFull(p *probe) {
 		}
 		return last
 	}
+	for eventsKept-count() > barriersAtOnce {
+		e.done(barriers(barriersAtOnce))
+	}
 	// A job that is on the device when the last event fits.
 	l.send(job)
 	other.started(job.Job)
-	for left := eventsKept - count(); left > 0; left = eventsKept - count() {
-		e.done(barriers(min(left, barriersAtOnce)))
+	if left := eventsKept - count(); left > 0 {
+		e.done(barriers(left))
 	}
 	barriers(beyond)
 	// Nothing may come; there is no sign for that but time.
