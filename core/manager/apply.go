@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/gpuwm/gpuwm/core"
@@ -135,7 +137,46 @@ func (m *Manager) number(entities []NewEntity) ([]core.EntityRecord, error) {
 			}
 		}
 	}
-	return records, nil
+	return records, acyclic(records)
+}
+
+// acyclic refuses jobs that wait for each other in a circle: each waits for those
+// that it names, and for the one before it in its entity. Nothing can be added to a job
+// on record, so that no circle comes to be later.
+func acyclic(records []core.EntityRecord) error {
+	specs, waits, next := make(map[core.JobID]*core.JobSpec), make(map[core.JobID]int), make(map[core.JobID][]core.JobID)
+	for i := range records {
+		for k, j := range records[i].Jobs {
+			before := j.Spec.After
+			if k > 0 {
+				before = append(before[:len(before):len(before)], records[i].Jobs[k-1].Spec.ID)
+			}
+			specs[j.Spec.ID], waits[j.Spec.ID] = j.Spec, len(before)
+			for _, id := range before {
+				next[id] = append(next[id], j.Spec.ID)
+			}
+		}
+	}
+	var free []core.JobID
+	for id, n := range waits {
+		if n == 0 {
+			free = append(free, id)
+		}
+	}
+	for len(free) > 0 {
+		id := free[len(free)-1]
+		free = free[:len(free)-1]
+		delete(waits, id)
+		for _, after := range next[id] {
+			if waits[after]--; waits[after] == 0 {
+				free = append(free, after)
+			}
+		}
+	}
+	if len(waits) == 0 {
+		return nil
+	}
+	return fmt.Errorf("job %s can never run: %w", specs[slices.Min(slices.Collect(maps.Keys(waits)))].Name, core.ErrCycle)
 }
 
 // firstImage writes image 1, the initial buffers, and the kernels.

@@ -202,6 +202,29 @@ func TestAfter(t *testing.T) {
 	})
 }
 
+// TestJobsInACircle: they are refused, over devices and over the order of an entity too.
+func TestJobsInACircle(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.stop(false)
+		r.devices = append(r.devices, core.DeviceSpec{Name: "d1", Backend: "other", Engine: "test"})
+		r.start(nil)
+		for _, c := range [][2][]manager.NewJob{
+			{{newJob("a", 1, "b")}, {newJob("b", 1, "a")}},
+			{{newJob("a", 1, "d")}, {newJob("c", 1, "a"), newJob("d", 1)}},
+			{{newJob("a", 1)}, {newJob("b", 1), newJob("c", 1, "c")}},
+		} {
+			x, y := r.entity("x", c[0]...), r.entity("y", c[1]...)
+			y.Spec.Device = "d1"
+			if _, err := r.manager.Create(t.Context(), []manager.NewEntity{x, y}); !errors.Is(err, core.ErrCycle) {
+				t.Errorf("%v: %v", c, err)
+			}
+		}
+		clear(r.wants)
+		r.create(r.entity("x", newJob("a", 1), newJob("b", 1, "c")), r.entity("y", newJob("c", 1, "a")))
+		r.ends(core.JobCompleted, "a", "b", "c")
+	})
+}
+
 func TestAfterFails(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		y := r.entity("y", newJob("b", 10, "a"), newJob("c", 10))

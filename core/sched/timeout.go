@@ -94,7 +94,8 @@ func (c *Core) hear(e *entity) {
 }
 
 // silent restarts the instance when a job executes and nothing was heard of it.
-// That is how a long-running job that lost its progress is found, too.
+// A sample without progress counts as a report: a workgroup may take as long as it
+// likes, and the backend knows when it hangs.
 func (c *Core) silent(e *entity) {
 	if e.silentBy == 0 || e.silentBy > c.now {
 		return
